@@ -1,0 +1,46 @@
+# `make help` lists the targets. Everything lives in .venv; nothing is installed outside it.
+
+PYTHON ?= python3
+# More options for pip, for example an index with CPU builds of torch.
+PIP_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# No target but install touches the network: models come from packages, Ray and pyright don't call home.
+export HF_HUB_OFFLINE := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## create .venv with the pinned packages (once; again when they change)
+
+demo: install ## score the bundled sample on this machine, into runs/demo
+	$(BIN)/poolscore run engine/assets/sample/pool.jsonl --config jobs/demo.yaml --run-dir runs/demo
+
+test: install ## run the tests (those marked gpu are left out)
+	$(BIN)/pytest
+
+lint: install ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean: ## remove .venv, the demo's run and every cache
+	rm -rf $(VENV) runs/demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last: an install that was cut short starts again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
+	  "error: '$(PYTHON)' is not Python 3.11 or newer; name one, for example: make $(or $(MAKECMDGOALS),install) PYTHON=python3.12" >&2; exit 1; }
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[cpu,offline,dev]'
+	@touch $@

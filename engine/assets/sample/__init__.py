@@ -1,0 +1,1 @@
+"""The sample pool: a seeded generator, its output, and the flaws planted in it."""

@@ -1,0 +1,190 @@
+"""The console script: thin, calls the rest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine import __version__
+from engine.config import STAGE_NAMES, Config, SelectConfig
+from engine.errors import ConfigError, PoolscoreError
+
+EXAMPLES_RUN = """examples:
+  poolscore run pool.jsonl --run-dir runs/mine
+  poolscore run data/ --run-dir runs/mine --config jobs/dolly.yaml --set select.percent=5
+  poolscore run 'data/*.parquet' --run-dir runs/mine --until perplexity
+  poolscore run pool.jsonl --run-dir runs/mine --set select.percent=3 --rebuild select
+"""
+EXAMPLES_SELECT = """examples:
+  poolscore select runs/mine --percent 5 --to hard.jsonl
+  poolscore select runs/mine --tokens 1000000 --to hard-1m-tokens.parquet
+  poolscore select runs/mine --rows 500 --metric ppl_0 --order high --to surprising.jsonl
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="poolscore",
+        description="Find the part of an instruction-tuning pool that is worth training on.",
+    )
+    top.add_argument("--version", action="version", version=f"poolscore {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_status(commands)
+    _add_select(commands)
+    return top
+
+
+def _command(commands: Any, name: str, help_: str, examples: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=help_,
+        description=help_[0].upper() + help_[1:] + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_run(commands: Any) -> None:
+    command = _command(
+        commands, "run", "score a pool, or finish what an earlier run began", EXAMPLES_RUN
+    )
+    command.add_argument(
+        "pool",
+        nargs="*",
+        metavar="POOL",
+        help="file, folder or glob of .jsonl, .json (array), .parquet, .jsonl.gz; "
+        "without it the configuration's pool.paths",
+    )
+    command.add_argument(
+        "--run-dir",
+        required=True,
+        metavar="DIR",
+        help="where everything is written; a run in it is resumed",
+    )
+    command.add_argument(
+        "--config", metavar="FILE", help="YAML file of settings, such as jobs/alpaca.yaml"
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        dest="settings",
+        help="one setting over the file's; may be repeated",
+    )
+    stages = ", ".join(STAGE_NAMES)
+    command.add_argument("--until", metavar="STAGE", help=f"stop after this stage ({stages})")
+    command.add_argument(
+        "--rebuild", metavar="STAGE", help="redo this stage and what depends on it"
+    )
+    command.set_defaults(act=run)
+
+
+def _add_status(commands: Any) -> None:
+    command = _command(
+        commands,
+        "status",
+        "show how far a run is, stage by stage",
+        "example:\n  poolscore status runs/mine\n",
+    )
+    command.add_argument("run_dir", metavar="DIR", help="run directory")
+    command.set_defaults(act=status)
+
+
+def _add_select(commands: Any) -> None:
+    command = _command(
+        commands,
+        "select",
+        "select again from a run's stored scores, without a model",
+        EXAMPLES_SELECT,
+    )
+    command.add_argument("run_dir", metavar="DIR", help="run directory with scores")
+    size = command.add_mutually_exclusive_group(required=True)
+    size.add_argument("--percent", metavar="P", help="percent of the scored training rows")
+    size.add_argument("--rows", type=int, metavar="N", help="number of rows")
+    size.add_argument("--tokens", type=int, metavar="N", help="token budget, prompt and response")
+    command.add_argument(
+        "--metric", default="lp_app_1", help="score column to order by (default: lp_app_1)"
+    )
+    command.add_argument(
+        "--order",
+        default="low",
+        choices=("low", "mid", "high"),
+        help="part of each cluster to take (default: low, the hardest)",
+    )
+    command.add_argument(
+        "--rule",
+        default="exact",
+        choices=("exact", "reference"),
+        help="exact percentages, or the published code's rounding (default: exact)",
+    )
+    command.add_argument(
+        "--to",
+        required=True,
+        metavar="FILE",
+        help=".jsonl for the pool's own lines, .parquet for the score columns and raw",
+    )
+    command.set_defaults(act=select)
+
+
+def run(options: argparse.Namespace) -> None:
+    """``poolscore run``"""
+    settings = list(options.settings)
+    config = Config.load(options.config, settings)
+    if options.pool:
+        config = config.override(pool={"paths": options.pool})
+    from engine import pipeline
+    from engine.results import open_run
+    from engine.summary import summary
+
+    pipeline.run(config, options.run_dir, options.until, options.rebuild)
+    print(summary(open_run(options.run_dir)))
+
+
+def status(options: argparse.Namespace) -> None:
+    """``poolscore status``"""
+    from engine.results import open_run
+    from engine.summary import status_table
+
+    print(status_table(open_run(options.run_dir)))
+
+
+def select(options: argparse.Namespace) -> None:
+    """``poolscore select``"""
+    from engine.results import open_run
+
+    target = Path(options.to)
+    suffix = target.suffix.removeprefix(".")
+    if suffix not in ("jsonl", "parquet"):
+        raise ConfigError(f"--to {target}: the name must end in .jsonl or .parquet")
+    wanted = {
+        key: getattr(options, key)
+        for key in ("percent", "rows", "tokens", "metric", "order", "rule")
+        if getattr(options, key) is not None
+    }
+    config: SelectConfig = Config.from_tree({"select": wanted}, "the command line").select
+    chosen = open_run(options.run_dir).select(config, target)
+    print(f"{chosen.num_selected:,} of {chosen.num_candidates:,} scored rows → {target}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; errors that a person can mend come without a traceback.
+
+    Returns:
+        Exit code: 0, or 1 after an error.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        options.act(options)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    except PoolscoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

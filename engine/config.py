@@ -1,0 +1,333 @@
+"""THE configuration: one frozen tree of settings, a sentence under each.
+
+Everything that changes results is a setting of its stage. Everything under ``resources`` says how
+the work is done, never what comes out; it is in no fingerprint. Unknown keys are refused.
+
+A YAML file, ``--set a.b=c`` and Python meet here::
+
+    Config.load("jobs/alpaca.yaml", ["select.percent=5"])
+    Config(pool={"paths": ["pool.jsonl"]}, select={"percent": "5"})
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engine.errors import ConfigError
+
+BUNDLED = "bundled"
+"""Model name that stands for the model shipped with the package."""
+
+STAGE_NAMES = (
+    "pool",
+    "embed",
+    "cluster",
+    "tokens",
+    "perplexity",
+    "finetune",
+    "score",
+    "select",
+    "report",
+)
+"""The stages in order, by name; `pipeline.STAGES` are the modules."""
+
+Dtype = Literal["float32", "bfloat16"]
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction01 = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class FieldMap(Section):
+    """Names of a row's own keys, for formats that are not recognised from their keys."""
+
+    prompt: str | None = None
+    """Key of the instruction (flat rows)."""
+    input: str | None = None
+    """Key of the instruction's further context (flat rows)."""
+    response: str | None = None
+    """Key of the response (flat rows)."""
+    system: str | None = None
+    """Key of the system text."""
+    turns: str | None = None
+    """Key of the list of turns (chat rows)."""
+    role: str = "role"
+    """Key of the role inside a turn."""
+    content: str = "content"
+    """Key of the text inside a turn."""
+    roles: Mapping[str, str] = Field(default_factory=dict)
+    """The pool's role names to ours (system, user, assistant), where they are unusual."""
+
+    @model_validator(mode="after")
+    def _flat_or_chat(self) -> FieldMap:
+        flat = self.prompt is not None and self.response is not None
+        if flat == (self.turns is not None):
+            raise ValueError("name either both prompt and response, or turns")
+        return self
+
+
+class PoolConfig(Section):
+    """1-pool: which rows there are."""
+
+    paths: tuple[str, ...] = ()
+    """Files, folders or globs of .jsonl, .json, .parquet, .jsonl.gz."""
+    fields: FieldMap | None = None
+    """Names of the rows' keys, where the format is not recognised from them."""
+    source_field: str | None = None
+    """Key whose value names a row's source; without it the source is the file's stem."""
+    holdout_fraction: Fraction01 = 0.0
+    """Part of the rows, by hash of their id, that is scored but never trained on or selected."""
+    shard_rows: PositiveInt = 4096
+    """Rows per shard, the unit of work and of resume."""
+    shard_bytes: PositiveInt = 64 * 2**20
+    """Bytes of `raw` text at which a shard is closed early."""
+
+
+class EmbedConfig(Section):
+    """2-embed: a sentence embedding per row."""
+
+    model: str = BUNDLED
+    """A sentence-transformers model: hub id, local folder, or `bundled` (all-MiniLM-L6-v2)."""
+    revision: str | None = None
+    """Commit of the hub model (40 hex digits); needed for a hub id."""
+    max_tokens: PositiveInt = 256
+    """Tokens of a row that the embedder sees."""
+    dtype: Dtype = "float32"
+    """Precision of the embedder."""
+
+
+class ClusterConfig(Section):
+    """3-cluster: k-means over the embeddings."""
+
+    num: PositiveInt | None = None
+    """Number of clusters; without it one per `rows_per_cluster` rows."""
+    rows_per_cluster: PositiveInt = 50
+    """Rows per cluster aimed at when `num` is not given."""
+    num_iterations: PositiveInt = 20
+    """Iterations of Lloyd's algorithm."""
+    seed: int = 42
+    """Seed of the initial centroids."""
+
+
+class ProxyConfig(Section):
+    """The small language model whose learning is measured."""
+
+    name: str | None = None
+    """Name of its folder under `proxies/`; without it the last part of `model`."""
+    model: str = BUNDLED
+    """A causal language model: hub id, local folder, or `bundled`. Safetensors only."""
+    revision: str | None = None
+    """Commit of the hub model (40 hex digits); needed for a hub id."""
+    dtype: Dtype | Literal["auto"] = "auto"
+    """Precision of scoring and training; `auto` is bfloat16 on GPUs, float32 on CPUs."""
+    template: Literal["alpaca", "chat"] = "alpaca"
+    """Prompt wording: the paper's Alpaca text, or the tokenizer's own chat template."""
+    max_tokens: PositiveInt = 512
+    """Context in tokens; longer rows are cut on the right. The model's own limit caps it."""
+
+
+class FinetuneConfig(Section):
+    """6-finetune: one epoch over the pool, step by step as the paper's reference does it."""
+
+    num_epochs: PositiveInt = 1
+    """Epochs to train and score; LP_app needs one."""
+    schedule_epochs: PositiveInt | None = None
+    """Length of the cosine schedule in epochs; the paper's P_1 lies in one of 3."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate; without it the bundled proxy's own, else the paper's 2e-5."""
+    batch_size: PositiveInt = 96
+    """Rows per optimizer step, over all workers."""
+    warmup_fraction: Fraction01 = 0.03
+    """Part of the schedule over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's decoupled weight decay."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moment decays."""
+    epsilon: float = 1e-8
+    """AdamW's epsilon."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradient norm to clip at; 0 for no clipping."""
+    dropout: Fraction01 = 0.0
+    """Every dropout probability of the model while training."""
+    seed: int = 42
+    """Seed of the epoch's order (and of dropout, where there is any)."""
+
+    @model_validator(mode="after")
+    def _schedule_is_long_enough(self) -> FinetuneConfig:
+        if self.schedule_epochs is not None and self.schedule_epochs < self.num_epochs:
+            raise ValueError("schedule_epochs must not be smaller than num_epochs")
+        return self
+
+
+class SelectConfig(Section):
+    """8-select: how many rows of every cluster are taken, and from which end."""
+
+    percent: Annotated[Decimal, Field(gt=0, le=100)] | None = None
+    """Percent of the scored training rows to select; 10 when no size is given."""
+    rows: PositiveInt | None = None
+    """Number of rows to select."""
+    tokens: PositiveInt | None = None
+    """Token budget (prompt and response) that the selected rows fit into."""
+    metric: str = "lp_app_1"
+    """Score column to order by."""
+    order: Literal["low", "mid", "high"] = "low"
+    """Which part of each cluster to take: lowest, middle or highest scores."""
+    rule: Literal["exact", "reference"] = "exact"
+    """Exact percentages, or the published code's array_split (which rounds up per cluster)."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> SelectConfig:
+        if sum(size is not None for size in (self.percent, self.rows, self.tokens)) > 1:
+            raise ValueError("give one of percent, rows and tokens")
+        if self.rule == "reference" and (self.rows is not None or self.tokens is not None):
+            raise ValueError("the reference rule knows only percent")
+        return self
+
+
+class ResourcesConfig(Section):
+    """How the work is done. Never changes what comes out, so it is in no fingerprint."""
+
+    address: str | None = None
+    """Ray cluster to use; without it RAY_ADDRESS, else a private Ray on this machine."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run; `auto` takes GPUs where the cluster has any."""
+    num_workers: PositiveInt | None = None
+    """Scoring and embedding actors; without it as many as the cluster holds."""
+    cpus_per_worker: PositiveInt = 2
+    """CPU cores and torch threads of each actor and training worker."""
+    train_workers: PositiveInt | None = None
+    """Training workers; without it one per GPU, or one on CPU."""
+    zero_stage: Literal[0, 1, 2, 3] | None = None
+    """DeepSpeed ZeRO stage; without it 0 for one training worker, else 2."""
+    micro_batch_rows: PositiveInt = 16
+    """Rows per forward and backward pass of one training worker."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more compute."""
+    score_batch_tokens: PositiveInt = 8192
+    """Padded tokens per scoring batch; fixed once per run, recorded, reused on resume."""
+    embed_batch_rows: PositiveInt = 64
+    """Rows per embedding batch."""
+    stall_seconds: PositiveInt = 1800
+    """Seconds that training workers wait for one another before they give up."""
+
+
+class Config(Section):
+    """Every setting of a run."""
+
+    pool: PoolConfig = PoolConfig()
+    embed: EmbedConfig = EmbedConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    proxy: ProxyConfig = ProxyConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    select: SelectConfig = SelectConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, settings: Sequence[str] = ()) -> Config:
+        """Read a YAML file (or the defaults) and lay ``a.b=c`` settings over it.
+
+        Raises:
+            ConfigError: the file is unreadable, a key is unknown or a value is wrong.
+        """
+        tree = _read_yaml(Path(path)) if path is not None else {}
+        for setting in settings:
+            _set(tree, setting)
+        return cls.from_tree(tree, where=str(path) if path is not None else "settings")
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any], where: str = "settings") -> Config:
+        """Validate a nested mapping; errors name every wrong key, its value and what is allowed."""
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise ConfigError(_explain(error, where)) from None
+
+    def override(self, **sections: Mapping[str, Any]) -> Config:
+        """A copy with some settings replaced: ``config.override(select={"percent": 5})``."""
+        tree = self.model_dump(mode="json")
+        for section, values in sections.items():
+            tree[section] = {**tree[section], **values}
+        return Config.from_tree(tree)
+
+    def to_yaml(self) -> str:
+        """The whole configuration as YAML, defaults included."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @property
+    def proxy_name(self) -> str:
+        """Folder name of the proxy under ``proxies/``, safe for a file system."""
+        name = self.proxy.name or Path(self.proxy.model).name
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "proxy"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration {path} is not valid YAML:\n{error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"the configuration {path} must be a mapping of sections")
+    return cast("dict[str, Any]", tree)
+
+
+def _set(tree: dict[str, Any], setting: str) -> None:
+    """Lay one ``a.b=c`` over the tree; the value is read as YAML, so ``null`` and ``[a]`` work."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set takes key=value, for example select.percent=5; got {setting!r}")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        below: object = tree.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--set {setting}: {parent!r} holds a value, not a section")
+        tree = cast("dict[str, Any]", below)
+    try:
+        tree[last] = _number(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {setting}: the value is not valid YAML; quote it") from None
+
+
+def _number(text: str) -> Any:
+    """YAML, except that 5e-4 is a number too (YAML 1.1 wants a dot in it)."""
+    value: Any = yaml.safe_load(text)
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)
+    return value
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    lines = [f"wrong settings in {where}:"]
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {key}: no such setting. Allowed here: {_allowed(problem['loc'])}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"  {key} = {problem['input']!r}: {message}")
+    return "\n".join(lines)
+
+
+def _allowed(loc: tuple[int | str, ...]) -> str:
+    """Names of the settings beside an unknown key."""
+    section: type[BaseModel] = Config
+    for part in loc[:-1]:
+        annotation = section.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            annotation = FieldMap
+        section = annotation
+    return ", ".join(section.model_fields)

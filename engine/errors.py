@@ -1,0 +1,30 @@
+"""Errors that a person can mend: each says what, where and how to mend it, on one screen."""
+
+from __future__ import annotations
+
+
+class PoolscoreError(Exception):
+    """Base of the errors below; the command line prints its text and exits with 1."""
+
+
+class ConfigError(PoolscoreError):
+    """A setting is wrong."""
+
+
+class PoolError(PoolscoreError):
+    """A pool cannot be read as a whole."""
+
+    def __init__(self, what: str, where: str, fix: str) -> None:
+        super().__init__(what, where, fix)
+        self.what, self.where, self.fix = what, where, fix
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  where: {self.where}\n  fix:   {self.fix}"
+
+
+class ModelError(PoolscoreError):
+    """A model cannot be used."""
+
+
+class RunDirError(PoolscoreError):
+    """The run directory cannot serve this run."""

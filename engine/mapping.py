@@ -1,0 +1,146 @@
+"""Shards in, shards of the same name out: the one place that calls Ray Data.
+
+Ray Data streams shard *names* through a fixed pool of actors. An actor lets the worker compute a
+shard, commits the result under the same name and yields one receipt row. Rows never pass through
+the object store, so neither block layout nor the number of actors can change a result, and a shard
+done twice is the same file written twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+import ray.data
+from ray.util.annotations import RayDeprecationWarning
+
+from engine.nodes import Nodes
+from engine.progress import Progress
+from engine.step import POOL, Outcome, Step
+
+MAX_RESTARTS = 3
+MAX_TASK_RETRIES = 2
+"""A row that always kills its actor would be retried without end under Ray's defaults."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One shard's result: the table to commit, rows per flag, and counts to add up."""
+
+    table: pa.Table
+    flags: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Worker(Protocol):
+    """What a stage gives to the actors: loads in ``__init__``, computes a shard in ``__call__``."""
+
+    def __call__(self, step: Step, shard: str) -> Made:
+        """Read the shard's inputs through `step` and compute its result."""
+        ...
+
+
+class ShardActor:
+    """Runs a worker on shard after shard inside a Ray Data actor."""
+
+    def __init__(self, step: Step, make_worker: Callable[..., Worker], settings: dict[str, Any]):
+        self.step = step
+        self.worker = make_worker(**settings)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        (shard,) = batch["shard"].to_pylist()
+        start = time.monotonic()
+        made = self.worker(self.step, shard)
+        receipt = {
+            "rows": made.table.num_rows,
+            "flags": dict(made.flags),
+            "counts": dict(made.counts),
+            "seconds": round(time.monotonic() - start, 3),
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+        self.step.commit(shard, made.table, receipt)
+        return pa.table({"receipt": [json.dumps({"shard": shard, **receipt})]})
+
+
+def map_shards(
+    step: Step, nodes: Nodes, make_worker: Callable[..., Worker], settings: dict[str, Any]
+) -> Outcome:
+    """Run ``make_worker(**settings)`` over every shard the step has yet to write.
+
+    Shards of an earlier, interrupted run are kept. The outcome covers all shards, since each
+    carries its own receipt; its `details` hold the workers' summed counts.
+    """
+    shards = step.shards()
+    missing = step.missing()
+    rows = {shard: step.run.num_rows(POOL, shard) for shard in shards}
+    num_workers = nodes.num_workers(len(missing))
+    progress = Progress(step.label, sum(rows.values()), "rows")
+    progress.at(sum(rows.values()) - sum(rows[shard] for shard in missing))
+    if missing:
+        for shard in _map_names(step, nodes, make_worker, settings, missing, num_workers):
+            progress.add(rows[shard])
+    progress.finish()
+    return _outcome([step.run.receipt(step.folder, shard) for shard in shards], num_workers)
+
+
+def _map_names(
+    step: Step,
+    nodes: Nodes,
+    make_worker: Callable[..., Worker],
+    settings: dict[str, Any],
+    names: list[str],
+    num_workers: int,
+) -> Iterator[str]:
+    """Stream shard names through the actor pool; yields each name once its shard is committed."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # ours is the progress people read
+    items = ray.data.from_items([{"shard": n} for n in names], override_num_blocks=len(names))
+    with warnings.catch_warnings():
+        # Ray deprecates passing an actor's limits here, yet has no other place for them so far.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        dataset = items.map_batches(
+            ShardActor,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=num_workers, max_tasks_in_flight_per_actor=2),
+            fn_constructor_args=(step, make_worker, settings),
+            num_cpus=nodes.cpus_per_worker,
+            num_gpus=nodes.gpus_per_worker,
+            max_restarts=MAX_RESTARTS,
+            max_task_retries=MAX_TASK_RETRIES,
+        )
+    for row in dataset.iter_rows():
+        yield json.loads(row["receipt"])["shard"]
+
+
+def _outcome(receipts: list[dict[str, Any]], num_workers: int) -> Outcome:
+    flags: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for receipt in receipts:
+        flags.update(receipt["flags"])
+        counts.update(receipt["counts"])
+    num_rows = sum(receipt["rows"] for receipt in receipts)
+    return Outcome(
+        rows_in=num_rows,
+        rows_out=num_rows,
+        flags=dict(flags),
+        tokens=counts.pop("tokens", 0),
+        workers=num_workers,
+        peak_memory_bytes=max((r["peak_memory_bytes"] for r in receipts), default=0),
+        details=dict(counts),
+    )
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far (Linux counts it in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

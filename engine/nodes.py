@@ -1,0 +1,117 @@
+"""The Ray cluster: joining it, and what a worker gets of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import ray
+
+from engine.config import ResourcesConfig
+from engine.errors import ConfigError
+
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Enough for receipts; rows never pass through the object store."""
+
+_WORKER_ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",  # batches are already spread over actors
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+_ON_CPU = {"device": "cpu"}
+_FORWARDED = ("HF_HUB_OFFLINE", "HF_HOME", "TRANSFORMERS_OFFLINE")
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """What the cluster offers, and how the configuration shares it out."""
+
+    num_cpus: int
+    num_gpus: int
+    resources: ResourcesConfig
+    may_grow: bool = False
+    """A cluster that others run: its autoscaler may bring nodes that are not there yet."""
+
+    @property
+    def device(self) -> str:
+        """``cuda`` or ``cpu``."""
+        wanted = self.resources.device
+        if wanted == "cuda" and not self.num_gpus and not self.may_grow:
+            raise ConfigError("resources.device = 'cuda', but there is no GPU here. Use 'cpu'.")
+        return wanted if wanted != "auto" else ("cuda" if self.num_gpus else "cpu")
+
+    @property
+    def cpus_per_worker(self) -> int:
+        """CPU cores of one actor: the setting, but on one machine never more than it has."""
+        wanted = self.resources.cpus_per_worker
+        return wanted if self.may_grow else min(wanted, self.num_cpus)
+
+    @property
+    def gpus_per_worker(self) -> int:
+        return int(self.device == "cuda")
+
+    def without_gpus(self) -> Nodes:
+        """The same nodes for work that no GPU helps with."""
+        return replace(self, num_gpus=0, resources=self.resources.model_copy(update=_ON_CPU))
+
+    def num_workers(self, num_shards: int) -> int:
+        """Size of the actor pool for `num_shards` shards."""
+        fit = self.num_gpus if self.gpus_per_worker else self.num_cpus // self.cpus_per_worker
+        return max(1, min(self.resources.num_workers or fit, num_shards))
+
+    @property
+    def train_workers(self) -> int:
+        """Number of training workers."""
+        return self.resources.train_workers or max(1, self.num_gpus * self.gpus_per_worker)
+
+
+@contextmanager
+def session(resources: ResourcesConfig) -> Iterator[Nodes]:
+    """Join the configured Ray cluster, or start a private one on this machine.
+
+    Raises:
+        ConfigError: the address answers to nobody.
+    """
+    address = resources.address or os.environ.get("RAY_ADDRESS") or "local"
+    if not ray.is_initialized():
+        _init(address)
+        ours = True
+    else:
+        ours = False
+    try:
+        total = ray.cluster_resources()
+        yield Nodes(
+            num_cpus=max(1, int(total.get("CPU", 0))),
+            num_gpus=int(total.get("GPU", 0)),
+            resources=resources,
+            may_grow=address != "local",
+        )
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _init(address: str) -> None:
+    # Ray's C++ core warns on the driver's stderr about retries that it has itself set up; what
+    # fails for real arrives as an exception.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    environment = dict(_WORKER_ENVIRONMENT)
+    environment.update({name: os.environ[name] for name in _FORWARDED if name in os.environ})
+    local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": environment},
+            **(local if address == "local" else {}),
+        )
+    except ConnectionError as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address!r} (resources.address or RAY_ADDRESS): {error}\n"
+            "Start one with `ray start --head`, or leave the address out to run on this machine."
+        ) from None

@@ -1,0 +1,274 @@
+"""The way through, and the loop that walks it.
+
+`STAGES` is the story in one line. `plan` lays it out for one configuration: each stage's folder,
+its inputs, and the fingerprint of all that its results depend on. `run` does what is missing.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+from engine import __version__, nodes, rundir
+from engine.assets import bundled_proxy
+from engine.config import BUNDLED, STAGE_NAMES, Config
+from engine.errors import ConfigError, RunDirError
+from engine.lock import exclusive
+from engine.progress import duration
+from engine.rundir import Record, RunDir
+from engine.stages import cluster, embed, finetune, perplexity, pool, report, score, select, tokens
+from engine.step import (
+    CLUSTER,
+    EMBED,
+    FINETUNE,
+    PERPLEXITY,
+    POOL,
+    REPORT,
+    SCORE,
+    SELECT,
+    TOKENS,
+    Outcome,
+    Step,
+    proxy_folder,
+    refuse_drift,
+)
+
+STAGES = (pool, embed, cluster, tokens, perplexity, finetune, score, select, report)
+
+PAPER_LEARNING_RATE = 2e-5
+_PACKAGES = ("ray", "torch", "deepspeed", "transformers", "sentence-transformers", "pyarrow")
+
+
+def resolve(config: Config, device: str) -> Config:
+    """Fill in every setting that depends on the model or the machine, so that it is recorded."""
+    proxy = dict(config.proxy.model_dump(mode="json"))
+    finetune_ = dict(config.finetune.model_dump(mode="json"))
+    is_bundled = config.proxy.model == BUNDLED
+    if proxy["name"] is None and is_bundled:
+        proxy["name"] = bundled_proxy().folder.name
+    if proxy["dtype"] == "auto":
+        proxy["dtype"] = "bfloat16" if device == "cuda" else "float32"
+    if finetune_["learning_rate"] is None:
+        rate = bundled_proxy().learning_rate if is_bundled else PAPER_LEARNING_RATE
+        finetune_["learning_rate"] = rate
+    if finetune_["schedule_epochs"] is None:
+        finetune_["schedule_epochs"] = finetune_["num_epochs"]
+    paths = [str(Path(path).expanduser().absolute()) for path in config.pool.paths]
+    resolved = config.override(pool={"paths": paths}, proxy=proxy, finetune=finetune_)
+    sizes = (config.select.percent, config.select.rows, config.select.tokens)
+    if all(size is None for size in sizes):
+        resolved = resolved.override(select={"percent": str(select.DEFAULT_PERCENT)})
+    return resolved
+
+
+def plan(config: Config, run: RunDir, as_recorded: bool = False) -> list[Step]:
+    """Every step of a run in order, with its fingerprint. Runs nothing.
+
+    Args:
+        config: resolved settings.
+        run: the run directory.
+        as_recorded: take finished stages as their records describe them, so that a run can be
+            read after its pool or its models are gone; else look at the inputs as they are now.
+    """
+    own = proxy_folder(config)
+    epochs = range(1, config.finetune.num_epochs + 1)
+    tokens_, score_, select_ = f"{own}/{TOKENS}", f"{own}/{SCORE}", f"{own}/{SELECT}"
+    measured = [f"{own}/{PERPLEXITY}/epoch-{epoch}" for epoch in range(len(epochs) + 1)]
+    trained = [f"{own}/{FINETUNE}/epoch-{epoch}" for epoch in epochs]
+    layout: list[tuple[ModuleType, str, int, list[str]]] = [
+        (pool, POOL, 0, []),
+        (embed, EMBED, 0, [POOL]),
+        (cluster, CLUSTER, 0, [EMBED]),
+        (tokens, tokens_, 0, [POOL]),
+        (perplexity, measured[0], 0, [tokens_]),
+    ]
+    for epoch, weights in zip(epochs, trained, strict=True):
+        before = trained[: epoch - 1][-1:]
+        layout.append((finetune, weights, epoch, [POOL, tokens_, *before]))
+        layout.append((perplexity, measured[epoch], epoch, [tokens_, weights]))
+    layout += [
+        (score, score_, 0, [POOL, CLUSTER, tokens_, *measured]),
+        (select, select_, 0, [POOL, score_]),
+        (report, f"{own}/{REPORT}", 0, [POOL, CLUSTER, tokens_, *trained, score_, select_]),
+    ]
+    steps: list[Step] = []
+    known: dict[str, str] = {}
+    for stage, folder, epoch, reads in layout:
+        record = run.record(folder) if as_recorded else None
+        settings = record.settings if record else stage.settings(config, run, epoch)
+        inputs = {name: known[name] for name in reads}
+        known[folder] = (
+            record.fingerprint
+            if record
+            else rundir.fingerprint(stage.NAME, stage.VERSION, settings, inputs)
+        )
+        steps.append(Step(stage.NAME, folder, epoch, config, run, settings, inputs, known[folder]))
+    return steps
+
+
+def run(
+    config: Config,
+    run_dir: str | Path,
+    until: str | None = None,
+    rebuild: str | None = None,
+    say: Callable[[str], None] = print,
+) -> RunDir:
+    """Score a pool: do every stage that is missing, in order.
+
+    Args:
+        config: the settings; what depends on model and machine is filled in and recorded.
+        run_dir: where everything is written; a run directory is resumed.
+        until: stop after this stage.
+        rebuild: redo this stage and what depends on it.
+        say: takes each line meant for people.
+
+    Raises:
+        ConfigError, PoolError, ModelError: something named in the settings cannot be used.
+        RunDirError: the directory was made with other settings, or is in use.
+    """
+    _check_names(until, rebuild)
+    target = RunDir(_local(run_dir))
+    stages = {stage.NAME: stage for stage in STAGES}
+    with exclusive(target.path), nodes.session(config.resources) as cluster_nodes:
+        config = keep_recorded(resolve(config, cluster_nodes.device), target, say)
+        steps = plan(config, target)
+        if rebuild:
+            _clear(steps, rebuild, say)
+        done = [refuse_drift(step) for step in steps]  # all of them, before any work
+        target.commit(rundir.SETTINGS, config.to_yaml().encode())
+        for number, (step, is_done) in enumerate(zip(steps, done, strict=True), start=1):
+            head = f"[{number}/{len(steps)}] {step.label:<19}"
+            if is_done:
+                say(f"{head} done before")
+            else:
+                _check_space(target)
+                record = _do(step, stages[step.stage], cluster_nodes)
+                say(f"{head} {_summary(record)}")
+            if step.stage == until and step.epoch in (0, config.finetune.num_epochs):
+                break
+    return target
+
+
+def _do(step: Step, stage: ModuleType, cluster_nodes: nodes.Nodes) -> Record:
+    start = time.monotonic()
+    outcome: Outcome = stage.run(step, cluster_nodes)
+    record = Record(
+        stage=step.stage,
+        fingerprint=step.fingerprint,
+        settings=dict(step.settings),
+        inputs=dict(step.inputs),
+        rows_in=outcome.rows_in,
+        rows_out=outcome.rows_out,
+        flags=dict(sorted(outcome.flags.items())),
+        rejected=outcome.rejected,
+        tokens=outcome.tokens,
+        seconds=round(time.monotonic() - start, 3),
+        peak_memory_bytes=outcome.peak_memory_bytes,
+        workers=outcome.workers,
+        details=dict(outcome.details),
+        versions=versions(),
+        commit=commit(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    step.run.commit_record(step.folder, record)
+    return record
+
+
+def keep_recorded(config: Config, run: RunDir, say: Callable[[str], None]) -> Config:
+    """Score with the token budget the run began with: the last bits of a sum depend on it."""
+    path = run.path / rundir.SETTINGS
+    if not path.exists():
+        return config
+    began = Config.load(path).resources.score_batch_tokens
+    if began == config.resources.score_batch_tokens:
+        return config
+    say(f"resources.score_batch_tokens stays {began:,}, with which this run began")
+    return config.override(resources={"score_batch_tokens": began})
+
+
+def _clear(steps: list[Step], rebuild: str, say: Callable[[str], None]) -> None:
+    """Remove a stage's results and everything made from them."""
+    gone: set[str] = set()
+    for step in steps:
+        if step.stage == rebuild or gone.intersection(step.inputs):
+            gone.add(step.folder)
+    for folder in sorted(gone, reverse=True):
+        if (steps[0].run.path / folder).exists():
+            say(f"removing {folder}")
+            steps[0].run.clear(folder)
+
+
+def _check_names(until: str | None, rebuild: str | None) -> None:
+    for option, name in (("--until", until), ("--rebuild", rebuild)):
+        if name is not None and name not in STAGE_NAMES:
+            raise ConfigError(f"{option} {name}: no such stage. Stages: {', '.join(STAGE_NAMES)}")
+
+
+def _local(run_dir: str | Path) -> Path:
+    if "://" in str(run_dir):
+        raise RunDirError(
+            f"--run-dir {run_dir}: a run directory must be a path that every node sees.\n"
+            "Mount the object store or use a shared file system; see docs/cluster.md."
+        )
+    path = Path(run_dir).expanduser().resolve()
+    if path.exists() and not path.is_dir():
+        raise RunDirError(f"--run-dir {path} is a file. Name a folder.")
+    return path
+
+
+MIN_FREE_BYTES = 512 * 2**20
+
+
+def _check_space(run: RunDir) -> None:
+    free = shutil.disk_usage(run.path).free
+    if free < MIN_FREE_BYTES:
+        raise RunDirError(
+            f"only {free / 2**20:.0f} MB are free on the disk of {run.path}, and a stage wants at "
+            f"least {MIN_FREE_BYTES / 2**20:.0f} MB.\nFree some space and run the same command "
+            "again: it goes on where it stopped."
+        )
+
+
+def _summary(record: Record) -> str:
+    parts = [f"{record.rows_out:,} rows"]
+    flagged = sum(n for flag, n in record.flags.items() if flag != "ok")
+    if flagged:
+        parts.append(f"{flagged:,} flagged")
+    if record.rejected:
+        parts.append(f"{record.rejected:,} lines rejected")
+    if record.tokens:
+        parts.append(f"{record.tokens:,} tokens")
+    return f"{', '.join(parts)} in {duration(record.seconds)}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the results depend on."""
+    return {
+        "poolscore": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def commit() -> str | None:
+    """Commit of the source tree this package runs from, with ``+`` where it was changed."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        command: Iterable[str] = ("git", "-C", str(here), *words)
+        return subprocess.run(
+            list(command), capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

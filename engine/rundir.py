@@ -1,0 +1,246 @@
+"""The run directory: where every stage writes, and what makes a result current.
+
+::
+
+    <run>/run.yaml                     the resolved configuration
+    <run>/<stage>/part-00000.parquet   the data; stage, fingerprint and shard in its metadata
+    <run>/<stage>/_stage.json          the record, written last: the stage is whole
+
+Three rules, kept here and nowhere else. *One way to commit*: a temporary file, fsync, rename.
+*Current or absent*: a shard counts only if it carries the fingerprint that is asked for. *Record
+last*: a stage is whole when its record is there.
+"""
+
+# pyarrow ships no types, so nothing that comes out of it is known to a strict checker.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownParameterType=false
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from engine.errors import RunDirError
+
+RECORD = "_stage.json"
+SETTINGS = "run.yaml"
+LOCK = "run.lock"
+_METADATA_KEY = b"poolscore"
+_HASHES = "hashes.json"
+
+
+class Record(BaseModel):
+    """What a finished stage says of itself; ``_stage.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    fingerprint: str
+    """Digest of `settings`, `inputs` and the stage's version: what the results depend on."""
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    """Fingerprints of the folders this stage read, by folder."""
+    rows_in: int
+    rows_out: int
+    flags: dict[str, int]
+    """Rows per flag among `rows_out`."""
+    rejected: int = 0
+    """Lines that never became a row (1-pool only)."""
+    tokens: int = 0
+    """Tokens processed, where the stage processes tokens."""
+    seconds: float
+    peak_memory_bytes: int
+    """Largest resident memory of any one process of the stage."""
+    workers: int
+    details: dict[str, Any]
+    """Whatever else a reader of this stage wants to know."""
+    versions: dict[str, str]
+    commit: str | None
+    finished: str
+    """UTC, ISO 8601."""
+
+
+def fingerprint(
+    stage: str, version: int, settings: Mapping[str, Any], inputs: Mapping[str, str]
+) -> str:
+    """Digest of everything a stage's results depend on: 32 hex digits of SHA-256.
+
+    Resources are in `settings` of no stage, so they never change it.
+    """
+    content = {"stage": stage, "version": version, "settings": settings, "inputs": inputs}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run on disk. Small and picklable: workers hold one too."""
+
+    path: Path
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────
+
+    def commit(self, name: str, data: bytes) -> None:
+        """Put `data` under `name`, whole or not at all, replacing what was there."""
+        with self._staged(name) as temporary:
+            temporary.write_bytes(data)
+
+    def commit_table(
+        self,
+        folder: str,
+        file: str,
+        table: pa.Table,
+        fingerprint: str,
+        receipt: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put a Parquet file into a stage's folder, marked with the stage's fingerprint.
+
+        `receipt` (counts, seconds, memory) travels in the file, so that a resumed run still knows
+        what the shards of an interrupted one cost.
+        """
+        mark = {
+            "stage": folder,
+            "fingerprint": fingerprint,
+            "shard": file,
+            "receipt": dict(receipt or {}),
+        }
+        metadata = {**(table.schema.metadata or {}), _METADATA_KEY: json.dumps(mark).encode()}
+        with self._staged(f"{folder}/{file}") as temporary:
+            pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+    def commit_file(self, name: str, source: Path) -> None:
+        """Move a finished local file under `name`, whole or not at all."""
+        with self._staged(name) as temporary:
+            shutil.move(source, temporary)
+
+    def commit_record(self, folder: str, record: Record) -> None:
+        """Mark a stage whole. Nothing of the stage may be written after this."""
+        self.commit(f"{folder}/{RECORD}", (record.model_dump_json(indent=2) + "\n").encode())
+
+    def clear(self, folder: str) -> None:
+        """Remove a stage's results, the record first: a kill in between leaves no false record."""
+        (self.path / folder / RECORD).unlink(missing_ok=True)
+        shutil.rmtree(self.path / folder, ignore_errors=True)
+
+    def _staged(self, name: str) -> _Staged:
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return _Staged(target)
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def record(self, folder: str) -> Record | None:
+        """The stage's record, or None while the stage is not whole."""
+        path = self.path / folder / RECORD
+        try:
+            return Record.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise RunDirError(
+                f"the record {path} is damaged: {error}\n"
+                f"Rebuild that stage: --rebuild {folder.split('/epoch-')[0].rsplit('-', 1)[-1]}"
+            ) from None
+
+    def shards(self, folder: str) -> list[str]:
+        """File names of a stage's shards, in order, whatever their fingerprint."""
+        return sorted(path.name for path in (self.path / folder).glob("part-*.parquet"))
+
+    def is_current(self, folder: str, file: str, fingerprint: str) -> bool:
+        """Whether the shard exists, is readable and carries this fingerprint."""
+        try:
+            mark = _mark(pq.read_schema(self.path / folder / file))
+        except (pa.ArrowException, OSError, ValueError):  # all three come of damaged bytes
+            return False
+        return mark.get("fingerprint") == fingerprint
+
+    def receipt(self, folder: str, file: str) -> dict[str, Any]:
+        """What was recorded inside a shard when it was committed."""
+        return _mark(pq.read_schema(self.path / folder / file)).get("receipt", {})
+
+    def num_rows(self, folder: str, file: str) -> int:
+        """Rows of one shard, read from its footer."""
+        return pq.read_metadata(self.path / folder / file).num_rows
+
+    def read_table(
+        self, folder: str, file: str, fingerprint: str, columns: list[str] | None = None
+    ) -> pa.Table:
+        """Read one shard; refuse it when it was made under other settings.
+
+        Raises:
+            RunDirError: the file is missing, damaged or stale.
+        """
+        path = self.path / folder / file
+        try:
+            table = pq.read_table(path, columns=columns)
+            mark = _mark(table.schema)
+        except FileNotFoundError:
+            raise RunDirError(f"{path} is missing; run the same command again") from None
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise RunDirError(f"{path} is damaged ({error}); delete it and run again") from None
+        if mark.get("fingerprint") != fingerprint:
+            raise RunDirError(f"{path} was made with other settings; run the same command again")
+        return table
+
+    # ── hashing inputs ───────────────────────────────────────────────────────────────────────────
+
+    def hash_files(self, paths: Mapping[str, Path]) -> dict[str, str]:
+        """SHA-256 of files by name; remembered per path, size and time, so a rerun is instant."""
+        cache_path = self.path / _HASHES
+        try:
+            cache: dict[str, str] = json.loads(cache_path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            cache = {}
+        known = dict(cache)
+        digests: dict[str, str] = {}
+        for name, path in paths.items():
+            status = path.stat()
+            key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+            if key not in cache:
+                with path.open("rb") as file:
+                    cache[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[name] = cache[key]
+        if cache != known:
+            self.commit(_HASHES, json.dumps(cache, indent=0).encode())
+        return digests
+
+
+class _Staged:
+    """A temporary file beside its target: renamed onto it on success, removed on failure."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+
+    def __enter__(self) -> Path:
+        return self.temporary
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.temporary.unlink(missing_ok=True)
+            return
+        with self.temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        self.temporary.replace(self.target)
+
+
+def _mark(schema: pa.Schema) -> dict[str, Any]:
+    return json.loads((schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+
+
+def concat(tables: Iterator[pa.Table] | list[pa.Table]) -> pa.Table:
+    """Stack shards into one table, without the marks of the single files."""
+    stacked = [table.replace_schema_metadata(None) for table in tables]
+    return pa.concat_tables(stacked)

@@ -1,0 +1,1 @@
+"""One module per stage. Stages never import one another; they meet in the run directory."""

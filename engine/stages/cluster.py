@@ -1,0 +1,105 @@
+"""3 cluster: k-means over the embeddings of the rows that may be scored.
+
+Reads ``2-embed``; writes, shard by shard, `id`, `cluster` and `distance` (`schema.CLUSTERS`), null
+for flagged rows, and the centroids in ``centroids.parquet``. k-means sees all rows at once, so this
+stage is one process, and one that never imports torch: see `maths.kmeans`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from engine import schema
+from engine.config import Config
+from engine.mapping import peak_memory_bytes
+from engine.maths import kmeans
+from engine.nodes import Nodes
+from engine.rundir import RunDir
+from engine.step import EMBED, Outcome, Step
+
+NAME = "cluster"
+VERSION = 1
+CENTROIDS_FILE = "centroids.parquet"
+
+
+def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
+    """Every setting of the clustering."""
+    return config.cluster.model_dump(mode="json")
+
+
+def run(step: Step, nodes: Nodes) -> Outcome:
+    """Cluster all embeddings in a process of its own."""
+    # Variables of its own give the task a worker process of its own, without torch in it.
+    environment = {"env_vars": {"POOLSCORE_PROCESS": "faiss"}}
+    task = ray.remote(cluster_shards).options(
+        num_cpus=nodes.num_cpus if not nodes.gpus_per_worker else 1,
+        num_gpus=nodes.gpus_per_worker,
+        runtime_env=environment,
+        max_retries=2,
+    )
+    num_threads = nodes.num_cpus if not nodes.gpus_per_worker else nodes.cpus_per_worker
+    return ray.get(task.remote(step, num_threads, bool(nodes.gpus_per_worker)))
+
+
+def cluster_shards(step: Step, num_threads: int, use_gpu: bool) -> Outcome:
+    """Read all embeddings, cluster them, write every shard and the centroids."""
+    config = step.config.cluster
+    vectors = np.concatenate([_vectors(step, shard) for shard in step.shards()])
+    if len(vectors) == 0:
+        raise ValueError("no row of the pool can be scored: every row is flagged, see 1-pool")
+    k = kmeans.num_clusters(len(vectors), config.rows_per_cluster, config.num)
+    found = kmeans.kmeans(vectors, k, config.num_iterations, config.seed, num_threads, use_gpu)
+    num_rows = _write_shards(step, found)
+    sizes = np.bincount(found.cluster, minlength=k)
+    centroid = pa.FixedSizeListArray.from_arrays(found.centroids.ravel(), vectors.shape[1])
+    table = pa.table(
+        [pa.array(range(k), pa.int32()), pa.array(sizes, pa.int64()), centroid],
+        schema=schema.centroids(vectors.shape[1]),
+    )
+    step.commit(CENTROIDS_FILE, table)
+    return Outcome(
+        rows_in=num_rows,
+        rows_out=num_rows,
+        peak_memory_bytes=peak_memory_bytes(),
+        details={
+            "clusters": k,
+            "clustered_rows": len(vectors),
+            "inertia": found.inertia,
+            "smallest_cluster": int(sizes.min()),
+            "largest_cluster": int(sizes.max()),
+        },
+    )
+
+
+def _vectors(step: Step, shard: str) -> np.ndarray:
+    """float32[rows with an embedding, dimension] of one shard."""
+    column = step.read(EMBED, shard, ["embedding"])["embedding"].combine_chunks()
+    flat = column.flatten()  # leaves null lists out
+    return np.asarray(flat, dtype=np.float32).reshape(-1, column.type.list_size)
+
+
+def _write_shards(step: Step, found: kmeans.Clustering) -> int:
+    """Deal the results back to the rows they belong to; flagged rows get null."""
+    start = num_rows = 0
+    for shard in step.shards():
+        embedded = step.read(EMBED, shard)
+        valid = np.asarray(embedded["embedding"].is_valid())
+        part = slice(start, start + int(valid.sum()))
+        cluster = np.zeros(len(valid), dtype=np.int32)
+        distance = np.zeros(len(valid), dtype=np.float32)
+        cluster[valid], distance[valid] = found.cluster[part], found.distance[part]
+        table = pa.table(
+            [
+                embedded["id"],
+                pa.array(cluster, mask=~valid),
+                pa.array(distance, mask=~valid),
+            ],
+            schema=schema.CLUSTERS,
+        )
+        step.commit(shard, table)
+        start, num_rows = part.stop, num_rows + len(valid)
+    return num_rows

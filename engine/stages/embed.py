@@ -1,0 +1,106 @@
+"""2 embed: a sentence embedding for every row that may be scored.
+
+Reads ``1-pool``; writes, shard by shard, `id` and `embedding` (`schema.embeddings`), null for
+flagged rows. The text embedded is the paper's: instruction, input and response of single turns,
+the first user turn and the first response of longer conversations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from engine import models, schema
+from engine.config import Config
+from engine.mapping import Made, map_shards
+from engine.models import ModelSource
+from engine.nodes import Nodes
+from engine.rundir import RunDir
+from engine.step import POOL, Outcome, Step
+
+NAME = "embed"
+VERSION = 1
+
+
+def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
+    """The embedder by content, what it sees of a row, and its precision."""
+    return {
+        "model": source(config).identity(run),
+        "max_tokens": config.embed.max_tokens,
+        "dtype": config.embed.dtype,
+    }
+
+
+def source(config: Config) -> ModelSource:
+    """The configured embedder."""
+    return ModelSource("embed.model", config.embed.model, config.embed.revision)
+
+
+def run(step: Step, nodes: Nodes) -> Outcome:
+    """Embed every shard on the actor pool."""
+    config = step.config
+    return map_shards(
+        step,
+        nodes,
+        EmbedWorker,
+        {
+            "source": source(config),
+            "dtype": config.embed.dtype,
+            "device": nodes.device,
+            "max_tokens": config.embed.max_tokens,
+            "batch_rows": config.resources.embed_batch_rows,
+            "num_threads": nodes.cpus_per_worker,
+        },
+    )
+
+
+class EmbedWorker:
+    """Holds the embedder; embeds a shard at a time, which sentence-transformers sorts by length."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        dtype: str,
+        device: str,
+        max_tokens: int,
+        batch_rows: int,
+        num_threads: int,
+    ) -> None:
+        models.use_threads(num_threads)
+        self.embedder = models.load_embedder(source, dtype, device, max_tokens)
+        self.dimension = int(self.embedder.get_embedding_dimension() or 0)
+        self.batch_rows = batch_rows
+
+    def __call__(self, step: Step, shard: str) -> Made:
+        pool = step.read(POOL, shard, ["id", "turns", "flag"])
+        turns, flags = pool["turns"].to_pylist(), pool["flag"].to_pylist()
+        keep = [index for index, flag in enumerate(flags) if flag == schema.OK]
+        dimension = self.dimension
+        vectors = np.zeros((len(flags), dimension), dtype=np.float32)
+        if keep:
+            vectors[keep] = self.embedder.encode(
+                [text_of(turns[index]) for index in keep],
+                batch_size=self.batch_rows,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            )
+        mask = np.ones(len(flags), dtype=bool)
+        mask[keep] = False
+        column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), dimension, mask=pa.array(mask))
+        table = pa.table([pool["id"], column], schema=schema.embeddings(dimension))
+        return Made(table, counts={"embedded": len(keep)})
+
+
+def text_of(turns: Sequence[Mapping[str, str]]) -> str:
+    """The paper's text of a row: ``Instruction: … Response: …``, stripped as its code does."""
+    prompt = response = ""
+    for turn in turns:
+        if turn["role"] == schema.ASSISTANT:
+            response = turn["content"].strip()
+            break
+        if turn["role"] in (schema.USER, schema.INPUT):
+            prompt = f"{prompt} {turn['content'].strip()}".strip()
+    return f"Instruction: {prompt} Response: {response}"

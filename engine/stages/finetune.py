@@ -1,0 +1,246 @@
+"""6 finetune: one epoch of the proxy over the pool, by Ray Train and DeepSpeed ZeRO.
+
+Reads ``4-tokens`` (and ``1-pool`` for the split); writes ``epoch-N/`` as a Hugging Face folder
+(config.json, safetensors, tokenizer) and ``steps.parquet`` (`schema.STEPS`: which rows each
+optimizer step saw, its loss and learning rate). Only ``ok`` rows of the training split take part.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from engine import models, schema
+from engine.config import Config
+from engine.errors import ConfigError
+from engine.mapping import peak_memory_bytes
+from engine.nodes import Nodes
+from engine.progress import Progress
+from engine.rundir import RunDir
+from engine.step import FINETUNE, POOL, TOKENS, Outcome, Step
+
+NAME = "finetune"
+VERSION = 1
+STEPS_FILE = "steps.parquet"
+STATE_FOLDER = "state"
+LIVE_FILE = ".live"
+POLL_SECONDS = 0.5
+
+
+def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
+    """Every setting of the training, the proxy by content, and the precision."""
+    return {
+        **config.finetune.model_dump(mode="json", exclude={"num_epochs"}),
+        "model": models.proxy_source(config).identity(run),
+        "dtype": config.proxy.dtype,
+        "epoch": epoch,
+    }
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What each training worker is told."""
+
+    step: Step
+    zero_stage: int
+    device: str
+    num_threads: int
+
+
+def run(step: Step, nodes: Nodes) -> Outcome:
+    """Train this epoch on Ray Train, after the one before it where there is one."""
+    job = _Job(step, zero_stage(step.config, nodes), nodes.device, nodes.cpus_per_worker)
+    num_rows, num_tokens = _size(step)
+    if not num_rows:
+        raise ConfigError(
+            "no row can be trained on: every row is flagged or held out. See `poolscore status`, "
+            "and the flags in 1-pool and 4-tokens."
+        )
+    live = step.run.path / step.folder / LIVE_FILE
+    live.parent.mkdir(parents=True, exist_ok=True)
+    live.unlink(missing_ok=True)
+    watcher = _Watcher(live, Progress(step.label, num_rows, "rows"))
+    try:
+        _fit(job, nodes)
+    finally:
+        watcher.stop()
+        live.unlink(missing_ok=True)
+        shutil.rmtree(step.run.path / ".ray", ignore_errors=True)
+    receipt = step.run.receipt(step.folder, STEPS_FILE)
+    return Outcome(
+        rows_in=sum(step.run.num_rows(POOL, shard) for shard in step.shards()),
+        rows_out=num_rows,
+        flags={schema.OK: num_rows},
+        tokens=num_tokens,
+        workers=nodes.train_workers,
+        peak_memory_bytes=receipt["peak_memory_bytes"],
+        details={"zero_stage": job.zero_stage, "steps": receipt["steps"], **receipt["losses"]},
+    )
+
+
+def zero_stage(config: Config, nodes: Nodes) -> int:
+    """The configured ZeRO stage, else the least that serves.
+
+    bfloat16 without ZeRO keeps no float32 master weights, and updates of 2e-5 round away.
+    """
+    wanted = config.resources.zero_stage
+    if wanted == 0 and config.proxy.dtype == "bfloat16":
+        raise ConfigError(
+            "resources.zero_stage = 0 with bfloat16 would train without float32 master weights. "
+            "Use zero_stage 1, 2 or 3, or proxy.dtype=float32."
+        )
+    if wanted is not None:
+        return wanted
+    if nodes.train_workers > 1:
+        return 2
+    return 1 if config.proxy.dtype == "bfloat16" else 0
+
+
+def _fit(job: _Job, nodes: Nodes) -> None:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    gpu = nodes.device == "cuda"
+    environment = {"DS_ACCELERATOR": "cuda" if gpu else "cpu"}
+    TorchTrainer(
+        _train_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(
+            backend="nccl" if gpu else "gloo", timeout_s=job.step.config.resources.stall_seconds
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=nodes.train_workers,
+            use_gpu=gpu,
+            resources_per_worker={
+                "CPU": min(nodes.cpus_per_worker, max(1, nodes.num_cpus // nodes.train_workers)),
+                **({"GPU": 1} if gpu else {}),
+            },
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=str(job.step.run.path / ".ray"),
+            worker_runtime_env={"env_vars": environment},
+        ),
+    ).fit()
+
+
+def _train_worker(told: dict[str, Any]) -> None:
+    """What runs on each training worker."""
+    from engine.training import Trainer, TrainingPlan
+
+    job: _Job = told["job"]
+    step, config = job.step, job.step.config
+    assert config.finetune.learning_rate is not None, "resolved before a run"
+    assert config.finetune.schedule_epochs is not None, "resolved before a run"
+    plan = TrainingPlan(
+        config=config.finetune,
+        learning_rate=config.finetune.learning_rate,
+        schedule_epochs=config.finetune.schedule_epochs,
+        weights=models.proxy_source(config).folder(),
+        dtype=config.proxy.dtype,
+        device=job.device,
+        zero_stage=job.zero_stage,
+        micro_batch_rows=config.resources.micro_batch_rows,
+        activation_checkpointing=config.resources.activation_checkpointing,
+        num_threads=job.num_threads,
+    )
+    trainer = Trainer(plan, load_rows(step))
+    first = _resume(trainer, step)
+    live = step.run.path / step.folder / LIVE_FILE
+    steps: pa.Table | None = None
+    for epoch in range(first, step.epoch + 1):
+        steps = trainer.epoch(epoch, lambda done, loss: _tell(live, done, loss))
+    saved = step.run.path / step.folder / ".saved"
+    trainer.save(saved)
+    if step.epoch < config.finetune.num_epochs:
+        trainer.save_state(step.run.path / step.folder / STATE_FOLDER)
+    if steps is not None:  # rank 0
+        models.load_tokenizer(models.proxy_source(config)).save_pretrained(saved)
+        _commit(step, saved, steps)
+
+
+def _resume(trainer: Any, step: Step) -> int:
+    """The first epoch to train: this one where the state before it can be taken up, else 1."""
+    state = step.run.path / step.proxy_input(FINETUNE, step.epoch - 1) / STATE_FOLDER
+    return step.epoch if state.is_dir() and trainer.load_state(state) else 1
+
+
+def _commit(step: Step, saved: Path, steps: pa.Table) -> None:
+    for path in sorted(saved.iterdir()):
+        step.run.commit_file(f"{step.folder}/{path.name}", path)
+    saved.rmdir()
+    losses = steps["loss"].to_pylist()
+    receipt = {
+        "steps": len(losses),
+        "losses": {"first_loss": losses[0], "last_loss": losses[-1]},
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    step.commit(STEPS_FILE, steps, receipt)
+
+
+def load_rows(step: Step) -> Any:
+    """Every row that takes part in training (`training.TrainingRows`)."""
+    from engine.training import TrainingRows
+
+    parts = [_training_part(step, shard) for shard in step.shards()]
+    table = pa.concat_tables(parts)
+    return TrainingRows(
+        ids=table["id"].to_pylist(),
+        row=np.asarray(table["row"], dtype=np.int64),
+        input_ids=_lists(table["input_ids"]),
+        scored=_lists(table["scored"]),
+    )
+
+
+def _training_part(step: Step, shard: str) -> pa.Table:
+    pool = step.read(POOL, shard, ["row", "split"])
+    tokens = step.read(step.proxy_input(TOKENS), shard, ["id", "input_ids", "scored", "flag"])
+    train = np.array(pool["split"].to_pylist(), dtype=object) == schema.TRAIN
+    ok = np.array(tokens["flag"].to_pylist(), dtype=object) == schema.OK
+    table = tokens.replace_schema_metadata(None).append_column("row", pool["row"])
+    return table.filter(pa.array(train & ok))
+
+
+def _lists(column: pa.ChunkedArray) -> list[np.ndarray]:
+    return [np.asarray(value.values) for value in column]
+
+
+def _size(step: Step) -> tuple[int, int]:
+    """Rows and tokens of one epoch."""
+    parts = [_training_part(step, shard) for shard in step.shards()]
+    tokens = sum(len(chunk.flatten()) for part in parts for chunk in part["input_ids"].chunks)
+    return sum(part.num_rows for part in parts), tokens
+
+
+def _tell(live: Path, done: int, loss: float) -> None:
+    live.write_text(f"{done} {loss}")
+
+
+class _Watcher:
+    """Shows, on the driver, the progress that rank 0 leaves in a small file."""
+
+    def __init__(self, live: Path, progress: Progress) -> None:
+        self.live, self.progress = live, progress
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+
+    def _watch(self) -> None:
+        while not self.stopped.wait(POLL_SECONDS):
+            try:
+                done = int(self.live.read_text().split()[0])
+            except (FileNotFoundError, IndexError):
+                continue
+            if done != self.progress.done:
+                self.progress.at(done)
+
+    def stop(self) -> None:
+        self.stopped.set()
+        self.thread.join()
+        self.progress.finish()

@@ -1,0 +1,162 @@
+"""5 perplexity: the summed NLL of every row's response, before training and after each epoch.
+
+Reads ``4-tokens`` (and the epoch's weights from ``6-finetune``); writes, shard by shard, the
+sufficient statistics `nll_sum`, `num_tokens` and `nll_last` (`schema.PERPLEXITY`): any later score
+is arithmetic on them. Null for flagged rows.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from engine import models, schema
+from engine.config import Config
+from engine.mapping import Made, map_shards
+from engine.maths.batching import length_sorted_batches, pad
+from engine.maths.loss import TokenNLL, split_error
+from engine.models import ModelSource
+from engine.nodes import Nodes
+from engine.rundir import RunDir
+from engine.step import FINETUNE, TOKENS, Outcome, Step
+
+NAME = "perplexity"
+VERSION = 1
+
+MAX_SPLIT_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
+"""Nats by which decoder + head may differ from the model's own logits before those are used."""
+PROBE_TOKENS = 256
+
+
+def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
+    """The weights (by content, or by the training they come from) and the precision."""
+    own = {"model": models.proxy_source(config).identity(run)} if epoch == 0 else {}
+    return {**own, "epoch": epoch, "dtype": config.proxy.dtype}
+
+
+def run(step: Step, nodes: Nodes) -> Outcome:
+    """Score every shard on the actor pool."""
+    config = step.config
+    trained = step.run.path / step.proxy_input(FINETUNE, step.epoch)
+    return map_shards(
+        step,
+        nodes,
+        PerplexityWorker,
+        {
+            "weights": models.proxy_source(config) if step.epoch == 0 else trained,
+            "dtype": config.proxy.dtype,
+            "device": nodes.device,
+            "batch_tokens": config.resources.score_batch_tokens,
+            "num_threads": nodes.cpus_per_worker,
+        },
+    )
+
+
+class PerplexityWorker:
+    """Holds the model; scores a shard at a time, in batches of rows of similar length."""
+
+    def __init__(
+        self,
+        weights: ModelSource | Path,
+        dtype: str,
+        device: str,
+        batch_tokens: int,
+        num_threads: int,
+    ) -> None:
+        models.use_threads(num_threads)
+        folder = weights if isinstance(weights, Path) else weights.folder()
+        self.nll = TokenNLL(models.load_language_model(folder, dtype, device))
+        self.device, self.dtype, self.batch_tokens = device, dtype, batch_tokens
+        self.checked = False
+
+    def __call__(self, step: Step, shard: str) -> Made:
+        columns = ["id", "input_ids", "scored", "end_scored"]
+        tokens = step.read(step.proxy_input(TOKENS), shard, columns)
+        keep = np.flatnonzero(np.asarray(tokens["input_ids"].is_valid()))
+        rows = _lists(tokens["input_ids"], keep)
+        scored = _lists(tokens["scored"], keep)
+        if rows and not self.checked:
+            self._check_head(rows)
+        sums, lasts, computed = self._score(rows, scored)
+        ends = np.asarray(tokens["end_scored"].take(pa.array(keep)), dtype=bool)
+        table = _as_table(tokens["id"], keep, sums, [len(s) for s in scored], lasts, ends)
+        counts = {
+            "tokens": sum(map(len, rows)),
+            "computed_tokens": computed,
+            "scored_tokens": sum(map(len, scored)),
+            "shards_by_full_logits": int(self.nll.full_logits),
+        }
+        return Made(table, counts=counts)
+
+    def _check_head(self, rows: list[npt.NDArray[np.int32]]) -> None:
+        """Once per worker: decoder + head must be the model, or its full logits are used."""
+        probe = [row[:PROBE_TOKENS] for row in rows[:2] if len(row) > 1]
+        batch = torch.from_numpy(pad(probe, fill=0)).to(self.device)
+        error = split_error(self.nll.model, batch)
+        self.nll.full_logits = not error <= MAX_SPLIT_ERROR[self.dtype]
+        self.checked = True
+
+    @torch.inference_mode()
+    def _score(
+        self, rows: list[npt.NDArray[np.int32]], scored: list[npt.NDArray[np.int32]]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int]:
+        """float64 NLL sums and last-token NLLs in row order, and padded tokens computed."""
+        sums, lasts = np.zeros(len(rows)), np.zeros(len(rows))
+        computed = 0
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        for batch in length_sorted_batches(lengths, self.batch_tokens):
+            counts = np.array([len(scored[i]) for i in batch])
+            input_ids = pad([rows[i] for i in batch], fill=0)
+            nll = self.nll(
+                torch.from_numpy(input_ids).to(self.device),
+                torch.from_numpy(np.repeat(np.arange(len(batch)), counts)).to(self.device),
+                torch.from_numpy(np.concatenate([scored[i] for i in batch]).astype(np.int64)).to(
+                    self.device
+                ),
+            )
+            values = nll.cpu().numpy().astype(np.float64)  # the batch's only copy to the host
+            ends = np.cumsum(counts)
+            sums[batch] = np.add.reduceat(values, ends - counts)
+            lasts[batch] = values[ends - 1]
+            computed += input_ids.size
+        return sums, lasts, computed
+
+
+def _lists(column: pa.ChunkedArray, keep: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int32]]:
+    """One int32 array per kept row, as views of the column's buffer."""
+    taken = column.take(pa.array(keep)).combine_chunks()
+    values = np.asarray(taken.flatten())
+    offsets = np.concatenate([[0], np.cumsum(np.asarray(taken.value_lengths(), dtype=np.int64))])
+    return [values[a:b] for a, b in pairwise(offsets)]
+
+
+def _as_table(
+    ids: pa.ChunkedArray,
+    keep: npt.NDArray[np.int64],
+    sums: npt.NDArray[np.float64],
+    counts: list[int],
+    lasts: npt.NDArray[np.float64],
+    ends: npt.NDArray[np.bool_],
+) -> pa.Table:
+    """The shard's table: kept rows get their numbers, the others null."""
+    num_rows = len(ids)
+    nll_sum, nll_last = np.zeros(num_rows), np.zeros(num_rows)
+    num_tokens = np.zeros(num_rows, dtype=np.int32)
+    missing, no_end = np.ones(num_rows, dtype=bool), np.ones(num_rows, dtype=bool)
+    nll_sum[keep], num_tokens[keep], nll_last[keep] = sums, counts, lasts
+    missing[keep], no_end[keep] = False, ~ends
+    return pa.table(
+        [
+            ids,
+            pa.array(nll_sum, mask=missing, from_pandas=False),
+            pa.array(num_tokens, mask=missing),
+            pa.array(nll_last, mask=no_end, from_pandas=False),
+        ],
+        schema=schema.PERPLEXITY,
+    )

@@ -1,0 +1,156 @@
+"""8 select: the hard rows of every cluster, as files that people train on.
+
+Reads ``7-score`` and `raw` from ``1-pool``; writes ``selected.parquet`` (`schema.selection`: the
+score columns and `raw`) and ``selected.jsonl`` (the pool's own lines). `choose` and `write` also
+serve ``poolscore select``, which selects again from a finished run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine import schema
+from engine.config import Config, SelectConfig
+from engine.errors import ConfigError
+from engine.mapping import peak_memory_bytes
+from engine.maths import ranking
+from engine.maths.ranking import Keys
+from engine.nodes import Nodes
+from engine.rundir import RunDir
+from engine.step import POOL, SCORE, Outcome, Step
+
+NAME = "select"
+VERSION = 1
+PARQUET_FILE = "selected.parquet"
+JSONL_FILE = "selected.jsonl"
+DEFAULT_PERCENT = Decimal(10)
+
+
+def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
+    """Every setting of the selection."""
+    return config.select.model_dump(mode="json")
+
+
+def run(step: Step, nodes: Nodes) -> Outcome:
+    """Choose the rows and write both files."""
+    candidates, rows = choose(step, step.config.select)
+    folder = step.run.path / step.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (JSONL_FILE, PARQUET_FILE):
+        temporary = folder / f".{name}.new"
+        write(step, rows, temporary, name.rsplit(".", 1)[1])
+        step.run.commit_file(f"{step.folder}/{name}", temporary)
+    return Outcome(
+        rows_in=len(candidates.row),
+        rows_out=len(rows),
+        flags={schema.OK: len(rows)},
+        peak_memory_bytes=peak_memory_bytes(),
+        details={"candidates": len(candidates.row), "selected": len(rows)},
+    )
+
+
+def choose(step: Step, config: SelectConfig) -> tuple[Keys, npt.NDArray[np.int64]]:
+    """The candidates (scored training rows) and the pool rows selected from them, sorted.
+
+    Raises:
+        ConfigError: the metric is no numeric score column, or more is asked for than there is.
+    """
+    metric = _metric(step.config, config.metric)
+    keys, num_tokens = _candidates(step, metric)
+    if config.tokens is not None:
+        taken = ranking.select_tokens(keys, num_tokens, config.tokens, config.order)
+    elif config.rows is not None:
+        if config.rows > len(keys.row):
+            raise ConfigError(
+                f"select.rows = {config.rows:,}, but only {len(keys.row):,} rows are scored and "
+                "in the training split. Ask for fewer."
+            )
+        share = Fraction(config.rows, max(len(keys.row), 1))
+        taken = ranking.select_share(keys, share, config.rows, config.order)
+    else:
+        percent = Fraction(config.percent if config.percent is not None else DEFAULT_PERCENT)
+        if config.rule == "reference":
+            taken = ranking.select_reference(keys, percent, config.order)
+        else:
+            total = ranking.share_of_percent(percent, len(keys.row))
+            taken = ranking.select_share(keys, percent / 100, total, config.order)
+    return keys, np.sort(keys.row[taken])
+
+
+def write(step: Step, rows: npt.NDArray[np.int64], path: Path, suffix: str) -> None:
+    """Write the selected rows in pool order: ``jsonl`` (own lines) or ``parquet`` (with scores)."""
+    if suffix == "jsonl":
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            for table in _selected(step, rows):
+                file.writelines(f"{one_line(raw)}\n" for raw in table["raw"].to_pylist())
+        return
+    with pq.ParquetWriter(
+        path, schema.selection(step.config.finetune.num_epochs), compression="zstd"
+    ) as writer:
+        for table in _selected(step, rows):
+            writer.write_table(table)
+
+
+def one_line(raw: str) -> str:
+    """A row's JSON on one line: elements of a pretty-printed array span several.
+
+    Inside strings JSON has no bare line ends, so only white space between values is touched.
+    """
+    return raw.replace("\r", " ").replace("\n", " ")
+
+
+def _selected(step: Step, rows: npt.NDArray[np.int64]) -> Iterator[pa.Table]:
+    """The selection, shard by shard, as `schema.selection`."""
+    wanted = schema.selection(step.config.finetune.num_epochs)
+    for shard in step.shards():
+        scores = step.read(step.proxy_input(SCORE), shard)
+        first = scores["row"][0].as_py()
+        inside = rows[(rows >= first) & (rows < first + len(scores))] - first
+        if len(inside):
+            raw = step.read(POOL, shard, ["raw"])["raw"]
+            table = scores.replace_schema_metadata(None).append_column(wanted.field("raw"), raw)
+            yield table.take(pa.array(inside)).cast(wanted)
+
+
+def _metric(config: Config, name: str) -> str:
+    columns = schema.scores(config.finetune.num_epochs)
+    allowed = [
+        field.name
+        for field in columns
+        if pa.types.is_floating(field.type) or field.name.endswith("_tokens")
+    ]
+    if name not in allowed:
+        raise ConfigError(
+            f"select.metric = {name!r} is no score column. Use one of: " + ", ".join(allowed)
+        )
+    return name
+
+
+def _candidates(step: Step, metric: str) -> tuple[Keys, npt.NDArray[np.int64]]:
+    """Keys and token counts of every scored row of the training split that has the metric."""
+    parts: list[pa.Table] = []
+    columns = ["id", "row", "cluster", "num_prompt_tokens", "num_response_tokens", "split", "flag"]
+    for shard in step.shards():
+        table = step.read(step.proxy_input(SCORE), shard, list(dict.fromkeys([*columns, metric])))
+        keep = np.array(table["flag"].to_pylist(), dtype=object) == schema.OK
+        keep &= np.array(table["split"].to_pylist(), dtype=object) == schema.TRAIN
+        keep &= np.asarray(table[metric].is_valid())
+        parts.append(table.filter(pa.array(keep)).replace_schema_metadata(None))
+    table = pa.concat_tables(parts)
+    keys = Keys(
+        cluster=np.asarray(table["cluster"], dtype=np.int64),
+        score=np.asarray(table[metric], dtype=np.float64),
+        id=np.array(table["id"].to_pylist(), dtype="U32"),
+        row=np.asarray(table["row"], dtype=np.int64),
+    )
+    tokens = np.asarray(table["num_prompt_tokens"]) + np.asarray(table["num_response_tokens"])
+    return keys, tokens.astype(np.int64)

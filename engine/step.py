@@ -1,0 +1,131 @@
+"""One stage's turn in a run: where it reads, where it writes, under which fingerprint.
+
+Stages meet only in the run directory. A `Step` is the handle that a stage gets on it; it is small
+and picklable, so that workers on other nodes use the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from engine.config import Config
+from engine.errors import RunDirError
+from engine.rundir import RunDir
+
+POOL = "1-pool"
+EMBED = "2-embed"
+CLUSTER = "3-cluster"
+TOKENS = "4-tokens"
+PERPLEXITY = "5-perplexity"
+FINETUNE = "6-finetune"
+SCORE = "7-score"
+SELECT = "8-select"
+REPORT = "9-report"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage tells the record."""
+
+    rows_in: int
+    rows_out: int
+    flags: Mapping[str, int] = field(default_factory=dict)
+    rejected: int = 0
+    tokens: int = 0
+    workers: int = 1
+    peak_memory_bytes: int = 0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage, one epoch of it where it runs once per epoch."""
+
+    stage: str
+    """Name of the stage: ``pool``, ``embed`` …"""
+    folder: str
+    """Where it writes, relative to the run directory."""
+    epoch: int
+    """Epoch it belongs to; 0 for stages outside the epochs."""
+    config: Config
+    run: RunDir
+    settings: Mapping[str, Any]
+    """What its results depend on besides its inputs."""
+    inputs: Mapping[str, str]
+    """Folders it reads and their fingerprints."""
+    fingerprint: str
+
+    @property
+    def label(self) -> str:
+        """Name for people: the stage, and its epoch where it has one."""
+        return f"{self.stage} epoch {self.epoch}" if "/epoch-" in self.folder else self.stage
+
+    def proxy_input(self, stage_folder: str, epoch: int | None = None) -> str:
+        """Full name of an input folder in the proxy's part of the run."""
+        folder = f"{proxy_folder(self.config)}/{stage_folder}"
+        return folder if epoch is None else f"{folder}/epoch-{epoch}"
+
+    def shards(self) -> list[str]:
+        """The run's shard names, in order."""
+        return self.run.shards(POOL)
+
+    def read(self, folder: str, shard: str, columns: list[str] | None = None) -> pa.Table:
+        """One shard of an input (or of this step's own output), its fingerprint checked."""
+        fingerprint = self.fingerprint if folder == self.folder else self.inputs[folder]
+        return self.run.read_table(folder, shard, fingerprint, columns)
+
+    def commit(self, shard: str, table: pa.Table, receipt: Mapping[str, Any] | None = None) -> None:
+        """Write one file of this step's output."""
+        self.run.commit_table(self.folder, shard, table, self.fingerprint, receipt)
+
+    def missing(self) -> list[str]:
+        """Shards this step has yet to write: what a resumed run works on."""
+        return [
+            s for s in self.shards() if not self.run.is_current(self.folder, s, self.fingerprint)
+        ]
+
+
+def proxy_folder(config: Config) -> str:
+    """Folder of the configured proxy's part of a run."""
+    return f"proxies/{config.proxy_name}"
+
+
+def refuse_drift(step: Step) -> bool:
+    """Whether the step is done. A record made under other settings stops the run.
+
+    Raises:
+        RunDirError: names each setting that differs, both values and the two ways out.
+    """
+    record = step.run.record(step.folder)
+    if record is None:
+        return False
+    if record.fingerprint == step.fingerprint:
+        return True
+    lines = [
+        f"  {key}: was {old!r}, now {new!r}"
+        for key, old, new in differences(record.settings, dict(step.settings))
+    ]
+    if not lines:
+        lines = ["  made by another version of this stage, or from other inputs"]
+    raise RunDirError(
+        f"{step.run.path / step.folder} was made with other settings:\n" + "\n".join(lines) + "\n"
+        f"Either choose a new --run-dir, or redo it here: --rebuild {step.stage}"
+    )
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """Leaves at which two settings trees differ: (dotted key, old value, new value)."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [
+            leaf
+            for name in keys
+            for leaf in differences(
+                old.get(name), new.get(name), f"{key}.{name}" if key else str(name)
+            )
+        ]
+    return [] if old == new else [(key, old, new)]

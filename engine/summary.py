@@ -1,0 +1,126 @@
+"""What a run prints when it is done, and ``poolscore status``: plain text for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine import schema
+from engine.progress import duration
+from engine.results import Run
+from engine.stages.select import JSONL_FILE, PARQUET_FILE
+
+NUM_HARDEST = 10
+TEXT_WIDTH = 64
+
+
+def summary(run: Run) -> str:
+    """The numbers a person wants to see, the hardest rows, and where everything lies."""
+    done = {record.stage for record in run.records().values()}
+    if "score" not in done:
+        return f"\nDone so far: {', '.join(sorted(done))}. Run directory: {run.dir.path}"
+    scores = run.scores()
+    ok = scores.filter(pc.field("flag") == schema.OK)
+    parts = [_numbers(scores, ok), _hardest(run, ok)]
+    if "select" in done:
+        parts.append(_selected(run, ok))
+    parts.append(_places(run, done))
+    return "\n" + "\n\n".join(parts)
+
+
+def _numbers(scores: pa.Table, ok: pa.Table) -> str:
+    def middle(column: str) -> float:
+        return float(np.median(np.asarray(ok[column]))) if len(ok) else float("nan")
+
+    flags = Counter(scores["flag"].to_pylist())
+    flagged = ", ".join(f"{n:,} {flag}" for flag, n in flags.most_common() if flag != schema.OK)
+    unlearnt = int((np.asarray(ok["lp_app_1"]) < 0).sum())
+    return "\n".join(
+        [
+            f"rows          {len(scores):,}, of them {len(ok):,} scored"
+            + (f"; not scored: {flagged}" if flagged else ""),
+            f"perplexity    median {middle('ppl_0'):,.1f} before, {middle('ppl_1'):,.1f} after one "
+            "epoch",
+            f"LP_app(1)     median {middle('lp_app_1'):.3f}; {unlearnt:,} rows got harder",
+        ]
+    )
+
+
+def _hardest(run: Run, ok: pa.Table) -> str:
+    hardest = ok.sort_by([("lp_app_1", "ascending"), ("id", "ascending")]).slice(0, NUM_HARDEST)
+    texts = _first_texts(run, hardest["row"].to_pylist())
+    lines = [f"The {len(hardest)} hardest rows (learnt least of what they began with):", ""]
+    lines.append(f"  {'row':>8}  {'LP_app':>7}  {'ppl_0':>9}  {'ppl_1':>9}  instruction → response")
+    for row, lp, before, after in zip(
+        *(hardest[c].to_pylist() for c in ("row", "lp_app_1", "ppl_0", "ppl_1")), strict=True
+    ):
+        lines.append(f"  {row:>8}  {lp:>7.3f}  {before:>9,.1f}  {after:>9,.1f}  {texts[row]}")
+    return "\n".join(lines)
+
+
+def _first_texts(run: Run, rows: list[int]) -> dict[int, str]:
+    """First prompt and first response of some rows, on one line each."""
+    step = run.step("pool")
+    texts: dict[int, str] = {}
+    for shard in step.shards():
+        table = step.read(step.folder, shard, ["row", "turns"])
+        for entry in table.filter(pc.field("row").isin(rows)).to_pylist():
+            by_role: dict[str, str] = {}
+            for turn in entry["turns"]:
+                by_role.setdefault(turn["role"], " ".join(turn["content"].split()))
+            prompt, response = by_role.get(schema.USER, ""), by_role.get(schema.ASSISTANT, "")
+            texts[entry["row"]] = f"{_short(prompt)} → {_short(response, TEXT_WIDTH // 2)}"
+    return texts
+
+
+def _short(text: str, width: int = TEXT_WIDTH) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _selected(run: Run, ok: pa.Table) -> str:
+    selection = run.selection()
+
+    def mean(table: pa.Table) -> float:
+        return float(np.asarray(table["num_response_tokens"]).mean()) if len(table) else 0.0
+
+    return (
+        f"selected      {len(selection):,} rows, {run.config.select.order} end of "
+        f"{run.config.select.metric} in each of {len(selection['cluster'].unique()):,} clusters; "
+        f"mean response {mean(selection):.1f} tokens (scored pool: {mean(ok):.1f})"
+    )
+
+
+def _places(run: Run, done: set[str]) -> str:
+    lines = [f"scores        {run.dir.path / run.step('score').folder}"]
+    if "select" in done:
+        folder = run.dir.path / run.step("select").folder
+        lines.append(f"selection     {folder / JSONL_FILE}")
+        lines.append(f"              {folder / PARQUET_FILE}")
+    if "report" in done:
+        lines.append(f"report        {run.report()}")
+    return "\n".join(lines)
+
+
+def status_table(run: Run) -> str:
+    """Stage by stage: state, rows, flagged rows, seconds."""
+    lines = [f"{'stage':<20} {'state':<10} {'rows':>12} {'flagged':>9} {'time':>13}"]
+    total = 0.0
+    for entry in run.status():
+        record = entry.record
+        state: str = entry.state
+        if record is None:
+            if entry.state == "part done":
+                state = f"{entry.shards_done}/{entry.shards_total} shards"
+            lines.append(f"{entry.step.label:<20} {state:<10} {'':>12} {'':>9} {'':>13}".rstrip())
+            continue
+        flagged = sum(n for flag, n in record.flags.items() if flag != schema.OK)
+        total += record.seconds
+        lines.append(
+            f"{entry.step.label:<20} {state:<10} {record.rows_out:>12,} {flagged:>9,} "
+            f"{duration(record.seconds):>13}"
+        )
+    lines.append(f"{'':<20} {'':<10} {'':>12} {'':>9} {duration(total):>13}")
+    return "\n".join(lines)

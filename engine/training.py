@@ -1,0 +1,273 @@
+"""The fine-tuning loop on one worker: DeepSpeed ZeRO over torch.distributed, without Ray.
+
+What a step is does not depend on how it is computed: its rows are a pure function of (seed, epoch,
+ids), its loss is the summed NLL over the scored tokens of the *global* batch. Workers and
+micro-batches only regroup the rows inside a step.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from engine import models, schema
+from engine.config import FinetuneConfig
+from engine.maths import batching
+from engine.maths.loss import TokenNLL
+
+MAX_RELOAD_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
+"""Nats by which the saved model's loss may differ from the trained one's."""
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows that take part, as every worker holds them."""
+
+    ids: list[str]
+    row: npt.NDArray[np.int64]
+    """Place in the pool."""
+    input_ids: list[npt.NDArray[np.int32]]
+    scored: list[npt.NDArray[np.int32]]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens per row."""
+        return np.array([len(ids) for ids in self.input_ids], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What to train, and how: the settings, and the resources of one worker."""
+
+    config: FinetuneConfig
+    learning_rate: float
+    schedule_epochs: int
+    weights: Path
+    dtype: str
+    device: str
+    zero_stage: int
+    micro_batch_rows: int
+    activation_checkpointing: bool
+    num_threads: int
+
+
+class Trainer:
+    """A DeepSpeed engine over one proxy, stepped through epochs."""
+
+    def __init__(self, plan: TrainingPlan, rows: TrainingRows) -> None:
+        self.plan, self.rows = plan, rows
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.lengths = rows.lengths
+        self.steps_per_epoch = math.ceil(len(rows.ids) / plan.config.batch_size)
+        torch.manual_seed(plan.config.seed + self.rank)  # dropout, where there is any
+        models.use_threads(plan.num_threads)
+        self.model, self.kept = load_without_dropout(plan)
+        self.engine = self._initialise()
+
+    def _initialise(self) -> Any:
+        deepspeed = import_deepspeed(self.plan.device)
+        from transformers import get_cosine_schedule_with_warmup
+
+        config = self.plan.config
+        nll = TokenNLL(self.model).train()
+        total = self.steps_per_epoch * self.plan.schedule_epochs
+        optimizer = torch.optim.AdamW(
+            nll.parameters(),
+            lr=self.plan.learning_rate,
+            betas=config.betas,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            fused=self.plan.device == "cuda",
+        )
+        warmup = math.ceil(total * config.warmup_fraction)
+        engine, *_ = deepspeed.initialize(
+            model=nll,
+            optimizer=optimizer,
+            lr_scheduler=get_cosine_schedule_with_warmup(optimizer, warmup, total),
+            config=deepspeed_config(self.plan),
+        )
+        return engine
+
+    def epoch(self, epoch: int, on_step: Callable[[int, float], None]) -> pa.Table | None:
+        """Train one epoch.
+
+        Args:
+            epoch: from 1; decides the order of the rows.
+            on_step: called on rank 0 with the rows done so far and the step's loss.
+
+        Returns:
+            What each step did (`schema.STEPS`), on rank 0; None elsewhere.
+        """
+        self.engine.train()
+        order = batching.epoch_order(self.rows.ids, self.plan.config.seed, epoch)
+        done, steps, seen = 0, [], []
+        for index, batch in enumerate(batching.steps(order, self.plan.config.batch_size)):
+            learning_rate = float(self.engine.get_lr()[0])
+            loss, num_tokens, fed = self._step(batch)
+            done += len(batch)
+            seen.append(fed)
+            steps.append([index, loss, learning_rate, self._grad_norm(), num_tokens])
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss became {loss} at step {index} of epoch {epoch}: lower "
+                    "finetune.learning_rate or set finetune.max_grad_norm"
+                )
+            if self.rank == 0:
+                on_step(done, loss)
+        return self._steps_table(steps, seen)
+
+    def _step(self, batch: npt.NDArray[np.int64]) -> tuple[float, int, list[int]]:
+        """One optimizer step: mean loss of the global batch, its scored tokens, own rows fed."""
+        num_tokens = sum(len(self.rows.scored[i]) for i in batch)
+        own = batching.micro_batches(
+            batch, self.lengths, self.plan.micro_batch_rows, self.rank, self.world_size
+        )
+        total = torch.zeros((), dtype=torch.float64, device=self.plan.device)
+        fed: list[int] = []
+        for micro in own:
+            # An empty micro-batch still runs, with weight 0, so that collectives stay in step.
+            weight = 1.0 if len(micro) else 0.0
+            nll = self._nll(self.engine, micro if len(micro) else batch[:1]).sum() * weight
+            # DeepSpeed averages over workers; times their number, what remains is a plain sum.
+            self.engine.backward(nll * self.world_size / num_tokens)
+            total += nll.detach()
+            fed += self.rows.row[micro].tolist()
+        self.engine.step()
+        dist.all_reduce(total)
+        return float(total) / num_tokens, num_tokens, fed
+
+    def _nll(self, nll: nn.Module, batch: npt.NDArray[np.int64]) -> torch.Tensor:
+        """float32[scored tokens of the batch]"""
+        scored = [self.rows.scored[i] for i in batch]
+        input_ids = batching.pad([self.rows.input_ids[i] for i in batch], fill=0)
+        rows = np.repeat(np.arange(len(batch)), [len(s) for s in scored])
+        arrays = (input_ids, rows, np.concatenate(scored).astype(np.int64))
+        return nll(*(torch.from_numpy(a).to(self.plan.device) for a in arrays))
+
+    def _grad_norm(self) -> float | None:
+        norm = self.engine.get_global_grad_norm()  # unknown to DeepSpeed without ZeRO in float32
+        return None if norm is None else float(norm)
+
+    def _steps_table(self, steps: list[list[Any]], seen: list[list[int]]) -> pa.Table | None:
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, seen)
+        if self.rank:
+            return None
+        rows = [sorted(chain.from_iterable(parts)) for parts in zip(*gathered, strict=True)]
+        columns = [*zip(*steps, strict=True), rows]
+        return pa.table(
+            [pa.array(list(c), f.type) for c, f in zip(columns, schema.STEPS, strict=True)],
+            schema=schema.STEPS,
+        )
+
+    # ── keeping the result ───────────────────────────────────────────────────────────────────────
+
+    def save(self, folder: Path) -> None:
+        """Write the model as Hugging Face safetensors, from the float32 masters; all ranks call.
+
+        Raises:
+            ModelError: what was written does not load back whole.
+            FloatingPointError: it loads back to another loss than the trained model's.
+        """
+        state = self._float32_weights()
+        probe = np.argsort(-self.lengths, kind="stable")[:2]
+        trained = self._probe_loss(self.engine, probe)
+        if self.rank == 0:
+            self.model.config.update(self.kept)
+            with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+                self.model.save_pretrained(folder, state_dict=state)
+            plan = self.plan
+            reloaded = models.load_language_model(folder, plan.dtype, plan.device)
+            error = abs(self._probe_loss(TokenNLL(reloaded).to(plan.device), probe) - trained)
+            if not error <= MAX_RELOAD_ERROR[plan.dtype]:
+                raise FloatingPointError(
+                    f"the saved model's loss is {error:.2g} nats off the trained one's: "
+                    f"{folder} is not the model that was trained"
+                )
+        dist.barrier()
+
+    @torch.no_grad()
+    def _probe_loss(self, nll: nn.Module, probe: npt.NDArray[np.int64]) -> float:
+        nll.eval()  # DeepSpeed's engine returns nothing here
+        return float(self._nll(nll, probe).mean())
+
+    def _float32_weights(self) -> dict[str, torch.Tensor]:
+        """The float32 weights, tied ones once; gathered on all ranks, kept on rank 0."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        state: dict[str, torch.Tensor] = {}
+        for name, parameter in self.model.named_parameters():
+            master = safe_get_full_fp32_param(parameter)  # None where the weight is its own master
+            value = parameter.data if master is None else master
+            if self.rank == 0:
+                state[name] = value.detach().float().cpu().clone()
+        return state
+
+    def save_state(self, folder: Path) -> None:
+        """Keep what the next epoch starts from (optimizer and schedule); all ranks call this."""
+        self.engine.save_checkpoint(str(folder))
+
+    def load_state(self, folder: Path) -> bool:
+        """Go on from `save_state`; False where this world cannot (other workers or ZeRO stage)."""
+        loaded, _ = self.engine.load_checkpoint(str(folder))
+        return loaded is not None
+
+
+def load_without_dropout(plan: TrainingPlan) -> tuple[Any, dict[str, Any]]:
+    """The model in float32 with the configured dropout, and its own dropout values to restore."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(plan.weights, trust_remote_code=False).to_dict()
+    own = {
+        key: value
+        for key, value in config.items()
+        if isinstance(value, float) and ("dropout" in key or "drop" in key.split("_")[-1])
+    }
+    wanted = dict.fromkeys(own, plan.config.dropout)
+    model = models.load_language_model(plan.weights, "float32", plan.device, **wanted)
+    if plan.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model, own
+
+
+def deepspeed_config(plan: TrainingPlan) -> dict[str, Any]:
+    """DeepSpeed's settings. Accumulation is ours: `step()` is the end of a global batch."""
+    return {
+        "train_micro_batch_size_per_gpu": plan.micro_batch_rows,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "zero_optimization": {"stage": plan.zero_stage},
+        "bf16": {"enabled": plan.dtype == "bfloat16"},
+        "gradient_clipping": plan.config.max_grad_norm,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+
+
+def import_deepspeed(device: str) -> Any:
+    """DeepSpeed, kept from compiling anything on CPUs.
+
+    Its shared-memory collective would be built with g++ on first use, and a build that is killed
+    leaves a lock on which the next run waits for ever. gloo does the same work.
+    """
+    if device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+    import deepspeed.ops
+
+    if device == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed

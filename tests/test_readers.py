@@ -1,0 +1,508 @@
+"""Files to raw rows: which files, which lines, and the raw text byte for byte."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import decimal
+import gzip
+import json
+import os
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine import schema
+from engine.errors import PoolError
+from engine.formats import Turn, to_conversation
+from engine.readers import Line, PoolFile, find_files, read_lines
+
+# A fixture's folder is fine for all examples of a property: each overwrites the one file.
+PROPERTY = settings(
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def write(path: Path, data: bytes) -> PoolFile:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return PoolFile(path, path.name)
+
+
+def read(path: Path, data: bytes) -> list[Line]:
+    return list(read_lines(write(path, data)))
+
+
+def rows(lines: list[Line]) -> list[tuple[int, str | None]]:
+    return [(line.line, line.raw) for line in lines]
+
+
+def rejects(lines: list[Line]) -> list[tuple[int, str | None, str | None]]:
+    return [(line.line, line.reason, line.detail) for line in lines if line.row is None]
+
+
+def stops(path: Path, data: bytes) -> PoolError:
+    file = write(path, data)
+    with pytest.raises(PoolError) as caught:
+        list(read_lines(file))
+    return caught.value
+
+
+# ── which files ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    """A folder with every kind of file, known, unknown and hidden."""
+    for name in (
+        "b.jsonl",
+        "a/z.parquet",
+        "a/deep/y.jsonl.gz",
+        "a/B.JSON",
+        "a/notes.txt",
+        "a/rows.jsonl.zst",
+        ".hidden.jsonl",
+        ".cache/c.jsonl",
+    ):
+        write(tmp_path / "pool" / name, b"")
+    return tmp_path / "pool"
+
+
+def names(*paths: Path | str) -> list[str]:
+    return [file.name for file in find_files([str(path) for path in paths])]
+
+
+def test_a_folder_gives_the_known_files_below_it(pool: Path) -> None:
+    assert names(pool) == ["a/B.JSON", "a/deep/y.jsonl.gz", "a/z.parquet", "b.jsonl"]
+
+
+def test_files_have_absolute_paths(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pool)
+    (file,) = find_files(["b.jsonl"])
+    assert file == PoolFile(pool.resolve() / "b.jsonl", "b.jsonl")
+    assert [file.path for file in find_files(["."])] == [
+        pool.resolve() / name
+        for name in ("a/B.JSON", "a/deep/y.jsonl.gz", "a/z.parquet", "b.jsonl")
+    ]
+
+
+def test_names_start_at_the_common_folder(pool: Path) -> None:
+    assert names(pool / "a") == ["B.JSON", "deep/y.jsonl.gz", "z.parquet"]
+    assert names(pool / "a" / "deep") == ["y.jsonl.gz"]
+    assert names(pool / "b.jsonl", pool / "a/deep/y.jsonl.gz") == ["a/deep/y.jsonl.gz", "b.jsonl"]
+
+
+def test_names_do_not_depend_on_where_the_pool_lies(pool: Path) -> None:
+    before = names(pool)
+    assert names(pool.rename(pool.parent / "elsewhere")) == before
+
+
+def test_globs(pool: Path) -> None:
+    assert names(f"{pool}/*.jsonl") == ["b.jsonl"]
+    assert names(f"{pool}/**/*.[jp]*") == names(pool)[1:]  # B.JSON is no match, case counts
+    assert names(f"{pool}/*") == names(pool)  # the folder a/ and the file b.jsonl
+    assert names(f"{pool}/.cache/*") == ["c.jsonl"]
+
+
+def test_a_name_that_looks_like_a_glob_is_a_name_if_there_is_such_a_file(tmp_path: Path) -> None:
+    write(tmp_path / "rows[1].jsonl", b"")
+    assert names(tmp_path / "rows[1].jsonl") == ["rows[1].jsonl"]
+
+
+def test_each_file_once_and_in_one_order(pool: Path) -> None:
+    (pool / "link.jsonl").symlink_to(pool / "b.jsonl")
+    paths = [pool, pool / "a" / ".." / "b.jsonl", f"{pool}/*.jsonl", pool / "link.jsonl"]
+    assert names(*paths) == names(*reversed(paths)) == names(pool)
+    assert names(pool).count("b.jsonl") == 1
+    assert "link.jsonl" not in names(pool)
+
+
+def test_a_link_keeps_its_own_name(tmp_path: Path) -> None:
+    blob = write(tmp_path / "blobs" / "0a1b", b'{"prompt": "p", "response": "r"}').path
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "train.jsonl").symlink_to(blob)
+    (file,) = find_files([str(tmp_path / "pool")])
+    assert file.name == "train.jsonl"
+    assert [line.line for line in read_lines(file)] == [1]
+
+
+def test_paths_that_are_no_pool(pool: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for paths, what in (
+        ([], "names no files"),
+        ([""], "does not exist"),
+        ([str(pool / "missing.jsonl")], "does not exist"),
+        ([str(pool / "a/notes.txt")], "suffix"),
+        ([str(tmp_path / "empty")], "holds no pool file"),
+        ([f"{pool}/*.csv"], "matches no pool file"),
+        ([f"{pool}/a/*.txt"], "matches no pool file"),
+        (["http://example.org/pool.jsonl"], "is an address"),
+        (["s3://bucket/pool.jsonl"], "is an address"),
+        (["file:///pool.jsonl"], "is an address"),
+        ([str(pool), str(pool / "missing.jsonl")], "does not exist"),
+    ):
+        with pytest.raises(PoolError, match=what) as caught:
+            find_files(paths)
+        message = str(caught.value)
+        assert [line.split(":")[0] for line in message.splitlines()[1:]] == ["  where", "  fix"]
+        assert not paths or not paths[-1] or paths[-1] in message
+
+
+def test_a_broken_link_is_not_left_out_in_silence(pool: Path) -> None:
+    (pool / "gone.jsonl").symlink_to(pool / "nowhere")
+    for path in (pool, pool / "gone.jsonl", f"{pool}/*.jsonl"):
+        with pytest.raises(PoolError, match=r"no regular file(.|\n)*gone\.jsonl"):
+            find_files([str(path)])
+
+
+def test_a_file_name_that_is_not_utf8(pool: Path) -> None:
+    (pool / os.fsdecode(b"\xff.jsonl")).write_bytes(b"")
+    with pytest.raises(PoolError, match=r"not valid UTF-8") as caught:
+        find_files([str(pool)])
+    assert str(caught.value).isascii()
+
+
+def test_no_permission(pool: Path) -> None:
+    (pool / "b.jsonl").chmod(0)
+    if os.access(pool / "b.jsonl", os.R_OK):
+        pytest.skip("this user, root perhaps, may read everything")
+    with pytest.raises(PoolError, match=r"Permission denied(.|\n)*b\.jsonl"):
+        list(read_lines(PoolFile(pool / "b.jsonl", "b.jsonl")))
+    (pool / "a").chmod(0)
+    try:
+        with pytest.raises(PoolError, match=r"cannot be listed: Permission denied"):
+            find_files([str(pool)])
+    finally:
+        (pool / "a").chmod(0o755)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".parquet"])
+def test_a_file_that_cannot_be_read(tmp_path: Path, suffix: str) -> None:
+    missing = PoolFile(tmp_path / f"missing{suffix}", "missing")
+    with pytest.raises(PoolError, match=rf"No such file(.|\n)*missing\{suffix}"):
+        list(read_lines(missing))
+    folder = tmp_path / f"folder{suffix}"
+    folder.mkdir()
+    with pytest.raises(PoolError, match=rf"folder\{suffix}"):
+        list(read_lines(PoolFile(folder, "folder")))
+
+
+def test_pool_error_survives_pickling() -> None:
+    error = copy.copy(PoolError("what", "there", "do this"))  # which goes the way of pickling
+    assert str(error) == "what\n  where: there\n  fix:   do this"
+
+
+# ── JSON lines ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_jsonl_rows_and_line_numbers(tmp_path: Path) -> None:
+    data = (
+        b'\xef\xbb\xbf{"a": 1}\r\n\n \t\r\n  {"a" : 2} \n{"a": "x\xe2\x80\xa8\xc2\x85y"}\n{"a":3}'
+    )
+    lines = read(tmp_path / "a.jsonl", data)
+    assert rows(lines) == [
+        (1, '{"a": 1}'),
+        (4, '  {"a" : 2} '),
+        (5, '{"a": "x\u2028\x85y"}'),
+        (6, '{"a":3}'),
+    ]
+    assert [line.row for line in lines] == [{"a": 1}, {"a": 2}, {"a": "x\u2028\x85y"}, {"a": 3}]
+
+
+def test_jsonl_loses_one_carriage_return_and_no_more(tmp_path: Path) -> None:
+    lines = read(tmp_path / "a.jsonl", b'{"a": 1}\r\r\n{"a":\r2}\r')
+    assert rows(lines) == [(1, '{"a": 1}\r'), (2, '{"a":\r2}')]
+
+
+def test_jsonl_empty_files(tmp_path: Path) -> None:
+    for data in (b"", b"\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n \n"):
+        assert read(tmp_path / "a.jsonl", data) == []
+
+
+def test_jsonl_rejects(tmp_path: Path) -> None:
+    good, deep = b'{"a": 1}', b"[" * 100_000 + b"]" * 100_000
+    bad = [
+        (b'{"a": "SECRET\xff"}', schema.INVALID_UTF8, "byte 14 of the line"),
+        (b'{"a": "\xed\xa0\x80"}', schema.INVALID_UTF8, "byte 8 of the line"),
+        (b'{"SECRET" 1}', schema.INVALID_JSON, "Expecting ':' delimiter, character 11"),
+        (b'{"a": 1} {"b": 2}', schema.INVALID_JSON, "Extra data, character 10"),
+        (b"{'SECRET': 1}", schema.INVALID_JSON, None),
+        (b'{"a": "SECRET', schema.INVALID_JSON, "Unterminated string starting at, character 7"),
+        (b'{"a": "SECRET\tb"}', schema.INVALID_JSON, "Invalid control character at, character 14"),
+        (b'{"a": NaN}', schema.INVALID_JSON, "NaN is not JSON"),
+        (b'{"a": [-Infinity]}', schema.INVALID_JSON, "-Infinity is not JSON"),
+        (deep, schema.INVALID_JSON, "nested too deeply"),
+        (b'{"a": ' + b"1" * 5000 + b"}", schema.INVALID_JSON, "a number is too long"),
+        (b"[1]", schema.NOT_AN_OBJECT, "a list"),
+        (b'"SECRET"', schema.NOT_AN_OBJECT, "text"),
+        (b"null", schema.NOT_AN_OBJECT, "null"),
+        (b"7", schema.NOT_AN_OBJECT, "a number"),
+        (b"\xef\xbb\xbf{}", schema.INVALID_JSON, None),  # a BOM counts at the file's start only
+    ]
+    data = b"\n".join([good, *(line + b"\n" + good for line, _, _ in bad)])
+    lines = read(tmp_path / "a.jsonl", data)
+    assert [line.row for line in lines if line.row is not None] == [{"a": 1}] * (len(bad) + 1)
+    found = rejects(lines)
+    assert [(line, reason) for line, reason, _ in found] == [
+        (2 * at, reason) for at, (_, reason, _) in enumerate(bad, start=1)
+    ]
+    for (_, _, detail), (_, _, expected) in zip(found, bad, strict=True):
+        assert detail is not None
+        assert "SECRET" not in detail
+        assert detail == (expected or detail)
+
+
+# What other readers take for numbers, dates or line ends.
+NUMBERS = ("007", "1e5", "12345678901234567890", "2024-01-31", "null")
+ENDS = ("\x00", "a\x85b\u2028c\x0b\x1c", "\r", "\n", "\ufeff", " ", '"', "\\u0041")
+SCRIPTS = ("שלום", "👩‍👩‍👧", "é", "e\u0301", "\u202eabc")
+tricky = st.sampled_from([*NUMBERS, *ENDS, *SCRIPTS])
+texts = tricky | st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@PROPERTY
+@given(
+    pairs=st.lists(st.tuples(texts, texts), max_size=5),
+    escape=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n", "\n\n"]),
+    zipped=st.booleans(),
+)
+def test_any_text_comes_through_jsonl(
+    tmp_path: Path, pairs: list[tuple[str, str]], escape: bool, end: str, zipped: bool
+) -> None:
+    raws = [json.dumps({"prompt": p, "response": r}, ensure_ascii=escape) for p, r in pairs]
+    data = "".join(raw + end for raw in raws).encode()
+    if zipped:
+        lines = read(tmp_path / "a.jsonl.gz", gzip.compress(data, compresslevel=1))
+    else:
+        lines = read(tmp_path / "a.jsonl", data)
+    assert [line.raw.encode() for line in lines if line.raw is not None] == [
+        raw.encode() for raw in raws
+    ]
+    assert [line.line for line in lines] == [1 + at * end.count("\n") for at in range(len(raws))]
+    assert [to_conversation(line.row)[0] for line in lines if line.row is not None] == [
+        (Turn("user", p), Turn("assistant", r)) for p, r in pairs
+    ]
+
+
+pieces = st.sampled_from([b'{"a": 1}', b"{", b"}", b"[", b"]", b",", b'"', b"\\", b"NaN", b"\xff"])
+blanks = st.sampled_from([b"\n", b"\r\n", b" ", b"\xef\xbb\xbf"])
+
+
+@PROPERTY
+@given(st.lists(pieces | blanks | st.binary(max_size=4), max_size=30).map(b"".join))
+def test_rows_and_rejects_are_all_the_lines(tmp_path: Path, data: bytes) -> None:
+    expected = [
+        (number, line.removesuffix(b"\r"))
+        for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
+        if line.strip()
+    ]
+    lines = read(tmp_path / "a.jsonl", data)
+    assert [line.line for line in lines] == [number for number, _ in expected]
+    for line, (_, text) in zip(lines, expected, strict=True):
+        if line.raw is not None:
+            assert (line.raw.encode(), line.reason, line.detail) == (text, None, None)
+            assert line.row == json.loads(text)
+        else:
+            assert line.row is None
+            assert line.reason in schema.REJECT_REASONS
+            assert line.detail
+
+
+# ── gzip ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_gzip_of_several_members(tmp_path: Path) -> None:
+    data = gzip.compress(b'{"a": 1}\n{"a"') + gzip.compress(b": 2}\n")
+    assert rows(read(tmp_path / "a.jsonl.gz", data)) == [(1, '{"a": 1}'), (2, '{"a": 2}')]
+
+
+def test_broken_gzip_stops(tmp_path: Path) -> None:
+    whole = gzip.compress(b'{"a": 1}\n' * 1000)
+    flipped = bytearray(whole)
+    flipped[-6] ^= 1  # in the checksum
+    for data in (b"", whole[:-9], whole[:5], b'{"a": 1}\n', bytes(flipped), whole + b"rest"):
+        error = stops(tmp_path / "a.jsonl.gz", data)
+        assert error.what.startswith("a pool file is not whole gzip: ")
+        assert error.where == str(tmp_path / "a.jsonl.gz")
+
+
+# ── a JSON array ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_json_array(tmp_path: Path) -> None:
+    text = '\n[ {"a": 1},{"a"  :\r\n "é"} ,\n\n  3,\n null, {"a": [1, {}]}\n]\n '
+    lines = read(tmp_path / "a.json", b"\xef\xbb\xbf" + text.encode())
+    assert rows(lines) == [
+        (2, '{"a": 1}'),
+        (2, '{"a"  :\r\n "é"}'),
+        (5, None),
+        (6, None),
+        (6, '{"a": [1, {}]}'),
+    ]
+    assert lines[1].row == {"a": "é"}
+    assert rejects(lines) == [
+        (5, schema.NOT_AN_OBJECT, "a number"),
+        (6, schema.NOT_AN_OBJECT, "null"),
+    ]
+
+
+def test_json_empty_array(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.json", b" [\n] ") == []
+
+
+@PROPERTY
+@given(
+    values=st.lists(texts, max_size=5), indent=st.sampled_from([None, 0, 2]), escape=st.booleans()
+)
+def test_any_text_comes_through_a_json_array(
+    tmp_path: Path, values: list[str], indent: int | None, escape: bool
+) -> None:
+    text = json.dumps([{"a": value} for value in values], indent=indent, ensure_ascii=escape)
+    lines = read(tmp_path / "a.json", text.encode())
+    assert [line.row for line in lines] == [{"a": value} for value in values]
+    at = 0
+    for line in lines:  # every raw is in the document, in order, on the line that is named
+        assert line.raw is not None
+        at = text.index(line.raw, at)
+        assert line.line == text.count("\n", 0, at) + 1
+        at += len(line.raw)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem", "place", "fix"),
+    [
+        (b"", "the file is empty", "line 1, column 1", "mend"),
+        (b'[{"a": 1},\n {"b" 2}]', "Expecting ':' delimiter", "line 2, column 7", "mend"),
+        (b'[{"a": 1}\n {"b": 2}]', "Expecting ',' or ']'", "line 2, column 2", "mend"),
+        (b'[{"a": 1},\n]', "Expecting value", "line 2, column 1", "mend"),
+        (b"[,]", "Expecting value", "line 1, column 2", "mend"),
+        (b"[", "Expecting value", "line 1, column 2", "mend"),
+        (b'[{"a": 1}', "Expecting ',' or ']'", "line 1, column 10", "mend"),
+        (b"[]\n\n []", "Extra data after the array", "line 3, column 2", "mend"),
+        (b'[{"a": 1},\n {"a": NaN}]', "NaN is not JSON", "line 2, column 2", "mend"),
+        (b"[" * 100_000, "nested too deeply", "line 1, column 2", "mend"),
+        (b"[" + b"1" * 5000 + b"]", "a number is too long", "line 1, column 2", "mend"),
+        (b'{"a": 1} oops', "Extra data", "line 1, column 10", "mend"),
+        (b'{"a": 1}\n{"a": 2}\n', "one array", "line 1, column 1", "rename the file to .jsonl"),
+        (b' {"data": [{}]}', "one array", "line 1, column 2", "as one array"),
+        (
+            b"7",
+            "one array of objects, and this one is a number",
+            "line 1, column 1",
+            "as one array",
+        ),
+        (b'["a",\n"\xff"]', "is not valid UTF-8", "line 2", "UTF-8"),
+    ],
+)
+def test_broken_json_array_stops(
+    tmp_path: Path, data: bytes, problem: str, place: str, fix: str
+) -> None:
+    error = stops(tmp_path / "a.json", data)
+    assert problem in error.what
+    assert error.where == f"{tmp_path / 'a.json'}, {place}"
+    assert fix in error.fix
+
+
+def test_json_array_rows_before_the_break_come_first(tmp_path: Path) -> None:
+    lines = read_lines(write(tmp_path / "a.json", b'[{"a": 1}, {"a"'))
+    assert next(lines).row == {"a": 1}
+    with pytest.raises(PoolError):
+        next(lines)
+
+
+def test_line_numbers_of_a_json_array_take_linear_time(tmp_path: Path) -> None:
+    def seconds(num: int) -> float:
+        file = write(tmp_path / "a.json", json.dumps([{"a": "x" * 50}] * num, indent=1).encode())
+        start = time.perf_counter()
+        assert sum(1 for _ in read_lines(file)) == num
+        return time.perf_counter() - start
+
+    small = min(seconds(4_000) for _ in range(3))
+    # 8 times the rows: about 8 times the seconds, and 64 times if it were quadratic.
+    assert min(seconds(32_000) for _ in range(2)) < 24 * small
+
+
+# ── Parquet ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def parquet(path: Path, table: pa.Table, row_group_size: int = 1024) -> list[Line]:
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return list(read_lines(PoolFile(path, path.name)))
+
+
+def test_parquet_raw_is_json(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "text": pa.array(["007", "é\n\x00", None]),
+            "number": pa.array([1.5, float("nan"), float("-inf")]),
+            "when": pa.array([datetime.datetime(2024, 1, 31, 12, 0, 1)] * 3, pa.timestamp("us")),
+            "day": pa.array([datetime.date(2024, 1, 31)] * 3),
+            "price": pa.array([decimal.Decimal("1.10")] * 3),
+            "blob": pa.array([b"\x00\xff"] * 3),
+            "nested": pa.array([[{"x": float("nan")}], [], None]),
+        }
+    )
+    lines = parquet(tmp_path / "a.parquet", table)
+    rest = '"when":"2024-01-31T12:00:01","day":"2024-01-31","price":"1.10","blob":"AP8="'
+    assert rows(lines) == [
+        (1, '{"text":"007","number":1.5,' + rest + ',"nested":[{"x":null}]}'),
+        (2, '{"text":"é\\n\\u0000","number":null,' + rest + ',"nested":[]}'),
+        (3, '{"text":null,"number":null,' + rest + ',"nested":null}'),
+    ]
+    assert lines[1].row is not None
+    assert lines[1].row["text"] == "é\n\x00"
+
+
+def test_parquet_row_numbers_run_through_row_groups_and_batches(tmp_path: Path) -> None:
+    table = pa.table({"a": list(range(2500))})
+    lines = parquet(tmp_path / "a.parquet", table, row_group_size=700)
+    assert rows(lines) == [(at + 1, f'{{"a":{at}}}') for at in range(2500)]
+    assert parquet(tmp_path / "b.parquet", table.slice(0, 0)) == []
+
+
+def test_parquet_conversation(tmp_path: Path) -> None:
+    # A merged schema: every row has every key, most of them null.
+    table = pa.Table.from_pylist(
+        [
+            {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+            {"instruction": "q", "input": "", "output": "a"},
+        ],
+        schema=pa.schema(
+            [
+                (
+                    "messages",
+                    pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+                ),
+                ("instruction", pa.large_string()),
+                ("input", pa.string()),
+                ("output", pa.string()),
+            ]
+        ),
+    )
+    found = [to_conversation(line.row or {}) for line in parquet(tmp_path / "a.parquet", table)]
+    assert found == [((Turn("user", "q"), Turn("assistant", "a")), schema.OK)] * 2
+
+
+def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
+    cells = pa.array([b"a", b"\xff", b"c"]).view(pa.string())
+    lines = parquet(tmp_path / "a.parquet", pa.table({"text": cells}))
+    assert rows(lines) == [(1, '{"text":"a"}'), (2, None), (3, '{"text":"c"}')]
+    assert rejects(lines) == [(2, schema.INVALID_UTF8, "a text cell is not valid UTF-8")]
+
+
+def test_broken_parquet_stops(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": ["text"] * 5000}), path, use_dictionary=False, compression="NONE")
+    whole = path.read_bytes()
+    for data in (b"", b'{"a": 1}\n', whole[:-20], whole[: len(whole) // 2]):
+        error = stops(path, data)
+        assert error.what.startswith("a pool file is not readable Parquet: ")
+        assert error.where == f"{path}, after row 0"
