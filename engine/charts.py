@@ -1,8 +1,8 @@
 """Charts as inline SVG: arrays in, markup out. No library, no script, nothing fetched.
 
-Colours come from the page's style sheet by class (`a`, `b`, `c` for series, `grid`, `mark`), so one
-chart serves light, dark and paper. `Bins` says where a histogram's bars lie; a few far outliers do
-not stretch it: they are counted in its first or last bar, and `num_outside` says how many.
+Colours come from the page's style sheet by class (those of the series; `grid`, `axis`, `mark`), so
+one chart serves light, dark and paper. `Bins` says where a histogram's bars lie; a few far outliers do not
+stretch it: they are counted in its first or last bar, and `num_outside` says how many.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from markupsafe import Markup
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-WIDTH, HEIGHT = 480.0, 250.0
+WIDTH, HEIGHT = 420.0, 230.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 22.0, 30.0, 44.0
-"""Margins that hold the tick labels; a phone shows a chart at 0.7 of this size."""
+"""Margins that hold the tick labels; a phone shows a chart at 0.8 of this size."""
 PLOT_WIDTH, FLOOR = WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM
 
 MIN_BINS, MAX_BINS = 8, 40
@@ -31,6 +31,8 @@ STRETCH = 3.0
 """Outliers are left outside when they would make the axis this many times as long."""
 SAME = 1e-9
 """Values that differ by less than this part of their size share one bar."""
+HUGE = 1e300
+"""Larger values count as this, so that no width overflows."""
 MAX_DOTS = 40
 """Points of a line up to which each gets a dot."""
 
@@ -82,7 +84,7 @@ def linear_bins(values: FloatArray, whole: bool = False) -> Bins:
         values: float64[n]; what is not finite is left out.
         whole: the values are counts; a bar then holds whole numbers only.
     """
-    values = values[np.isfinite(values)]
+    values = np.clip(values[np.isfinite(values)], -HUGE, HUGE)
     low, high = _range(values) if len(values) else (0.0, 1.0)
     size = max(1.0, abs(low), abs(high))
     if high - low < SAME * size and not whole:
@@ -194,7 +196,7 @@ def linear_ticks(low: float, high: float, num: int = 6, outward: bool = False) -
     return [round(k * step, 12) for k in range(first, last + 1)]
 
 
-def log_ticks(low: float, high: float, most: int = 8) -> list[float]:
+def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """At most `most` values of the form 1, 2 or 5 times a power of ten inside [low, high]."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     inside = (low * (1 - 1e-9), high * (1 + 1e-9))

@@ -8,14 +8,12 @@ done twice is the same file written twice.
 
 from __future__ import annotations
 
-import json
 import logging
 import resource
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -57,17 +55,15 @@ class ShardActor:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         (shard,) = batch["shard"].to_pylist()
-        start = time.monotonic()
         made = self.worker(self.step, shard)
+        # The receipt travels in the file, so it holds nothing that differs from run to run.
         receipt = {
             "rows": made.table.num_rows,
-            "flags": dict(made.flags),
+            "flags": dict(sorted(made.flags.items())),
             "counts": dict(made.counts),
-            "seconds": round(time.monotonic() - start, 3),
-            "peak_memory_bytes": peak_memory_bytes(),
         }
         self.step.commit(shard, made.table, receipt)
-        return pa.table({"receipt": [json.dumps({"shard": shard, **receipt})]})
+        return pa.table({"shard": [shard], "peak_memory_bytes": [peak_memory_bytes()]})
 
 
 def map_shards(
@@ -84,11 +80,14 @@ def map_shards(
     num_workers = nodes.num_workers(len(missing))
     progress = Progress(step.label, sum(rows.values()), "rows")
     progress.at(sum(rows.values()) - sum(rows[shard] for shard in missing))
+    peak = 0
     if missing:
-        for shard in _map_names(step, nodes, make_worker, settings, missing, num_workers):
-            progress.add(rows[shard])
+        for done in _map_names(step, nodes, make_worker, settings, missing, num_workers):
+            progress.add(rows[done["shard"]])
+            peak = max(peak, done["peak_memory_bytes"])
     progress.finish()
-    return _outcome([step.run.receipt(step.folder, shard) for shard in shards], num_workers)
+    outcome = _outcome([step.run.receipt(step.folder, shard) for shard in shards])
+    return replace(outcome, workers=num_workers, peak_memory_bytes=peak)
 
 
 def _map_names(
@@ -98,8 +97,8 @@ def _map_names(
     settings: dict[str, Any],
     names: list[str],
     num_workers: int,
-) -> Iterator[str]:
-    """Stream shard names through the actor pool; yields each name once its shard is committed."""
+) -> Iterator[dict[str, Any]]:
+    """Stream shard names through the actor pool; yields a receipt for each committed shard."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -119,11 +118,10 @@ def _map_names(
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_TASK_RETRIES,
         )
-    for row in dataset.iter_rows():
-        yield json.loads(row["receipt"])["shard"]
+    yield from dataset.iter_rows()
 
 
-def _outcome(receipts: list[dict[str, Any]], num_workers: int) -> Outcome:
+def _outcome(receipts: list[dict[str, Any]]) -> Outcome:
     flags: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for receipt in receipts:
@@ -135,8 +133,6 @@ def _outcome(receipts: list[dict[str, Any]], num_workers: int) -> Outcome:
         rows_out=num_rows,
         flags=dict(flags),
         tokens=counts.pop("tokens", 0),
-        workers=num_workers,
-        peak_memory_bytes=max((r["peak_memory_bytes"] for r in receipts), default=0),
         details=dict(counts),
     )
 

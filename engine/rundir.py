@@ -107,8 +107,8 @@ class RunDir:
     ) -> None:
         """Put a Parquet file into a stage's folder, marked with the stage's fingerprint.
 
-        `receipt` (counts, seconds, memory) travels in the file, so that a resumed run still knows
-        what the shards of an interrupted one cost.
+        `receipt` (counts) travels in the file, so that a resumed run still knows what the shards
+        of an interrupted one held.
         """
         mark = {
             "stage": folder,

@@ -98,7 +98,7 @@ def select_share(keys: Keys, share: Fraction, total: int, order: str) -> Ints:
     """
     ordered = keys if order != "high" else _negated(keys)
     runs = _Runs.of(ordered)
-    floors = [int(share * int(size)) for size in runs.sizes]
+    floors = np.array([int(share * int(size)) for size in runs.sizes], dtype=np.int64)
     # Equal remainders go to the cluster whose next row is the better one, then the smaller id.
     following = runs.order[runs.starts + np.minimum(floors, runs.sizes - 1)]
     serve = np.lexsort((ordered.row[following], ordered.id[following], ordered.score[following]))

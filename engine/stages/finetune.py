@@ -7,6 +7,7 @@ optimizer step saw, its loss and learning rate). Only ``ok`` rows of the trainin
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     try:
         _fit(job, nodes)
     finally:
-        watcher.stop()
+        peak = watcher.stop()
         live.unlink(missing_ok=True)
         shutil.rmtree(step.run.path / ".ray", ignore_errors=True)
     receipt = step.run.receipt(step.folder, STEPS_FILE)
@@ -79,7 +80,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         flags={schema.OK: num_rows},
         tokens=num_tokens,
         workers=nodes.train_workers,
-        peak_memory_bytes=receipt["peak_memory_bytes"],
+        peak_memory_bytes=peak,
         details={"zero_stage": job.zero_stage, "steps": receipt["steps"], **receipt["losses"]},
     )
 
@@ -179,7 +180,6 @@ def _commit(step: Step, saved: Path, steps: pa.Table) -> None:
     receipt = {
         "steps": len(losses),
         "losses": {"first_loss": losses[0], "last_loss": losses[-1]},
-        "peak_memory_bytes": peak_memory_bytes(),
     }
     step.commit(STEPS_FILE, steps, receipt)
 
@@ -219,28 +219,36 @@ def _size(step: Step) -> tuple[int, int]:
 
 
 def _tell(live: Path, done: int, loss: float) -> None:
-    live.write_text(f"{done} {loss}")
+    news = {"rows": done, "loss": loss, "peak_memory_bytes": peak_memory_bytes()}
+    live.write_text(json.dumps(news))
 
 
 class _Watcher:
     """Shows, on the driver, the progress that rank 0 leaves in a small file."""
 
     def __init__(self, live: Path, progress: Progress) -> None:
-        self.live, self.progress = live, progress
+        self.live, self.progress, self.peak = live, progress, 0
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
 
     def _watch(self) -> None:
         while not self.stopped.wait(POLL_SECONDS):
-            try:
-                done = int(self.live.read_text().split()[0])
-            except (FileNotFoundError, IndexError):
-                continue
-            if done != self.progress.done:
-                self.progress.at(done)
+            self._look()
 
-    def stop(self) -> None:
+    def _look(self) -> None:
+        try:
+            news = json.loads(self.live.read_text())
+        except (FileNotFoundError, ValueError):  # not there yet, or half written
+            return
+        self.peak = news["peak_memory_bytes"]
+        if news["rows"] != self.progress.done:
+            self.progress.at(news["rows"])
+
+    def stop(self) -> int:
+        """End the watch; returns the peak memory of rank 0 in bytes."""
         self.stopped.set()
         self.thread.join()
+        self._look()
         self.progress.finish()
+        return self.peak

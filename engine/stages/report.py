@@ -1,21 +1,585 @@
-"""9 report: placeholder while the page is being written."""
+"""9 report: one page that says what the run found, to read and to show.
+
+Reads the numbers of ``7-score``, the rows of ``8-select``, the losses of ``6-finetune``, the sizes
+of ``3-cluster``, the records of all stages, and from ``1-pool`` the texts of the few rows shown.
+Writes ``report.html``: self-contained, without script, every text from the pool escaped. Nothing
+on it comes from a clock or this machine, so the same inputs give the same bytes.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import jinja2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from markupsafe import Markup
+
+from engine import charts, rundir, schema
+from engine.charts import Labels, Mark
 from engine.config import Config
+from engine.mapping import peak_memory_bytes
 from engine.nodes import Nodes
-from engine.rundir import RunDir
-from engine.step import Outcome, Step
+from engine.progress import duration
+from engine.rundir import Record, RunDir
+from engine.step import CLUSTER, FINETUNE, POOL, SCORE, SELECT, Outcome, Step
 
 NAME = "report"
 VERSION = 1
+REPORT_FILE = "report.html"
+TEMPLATE_FILE = "report.html.j2"
+
+# The file names of other stages, which are part of the run directory's layout.
+SELECTED_FILE = "selected.parquet"
+CENTROIDS_FILE = "centroids.parquet"
+STEPS_FILE = "steps.parquet"
+
+NUM_EXAMPLES = 10
+MAX_CHARACTERS = 400
+MAX_TURNS = 6
+MAX_SOURCES = 30
+MAX_BARS = 24
+"""Clusters up to which each gets a bar of its own."""
+MAX_POINTS = 200
+MAX_FILES = 6
+
+ROLE_NAMES = {
+    schema.SYSTEM: "System",
+    schema.USER: "Instruction",
+    schema.INPUT: "Input",
+    schema.ASSISTANT: "Response",
+}
+# Control characters are shown as their pictures; in HTML they would vanish or be errors.
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with the words around it."""
+
+    title: str
+    """What there is to see, as a sentence."""
+    svg: Markup
+    note: str
+    """What one bar or point is, and how many there are."""
+    legend: tuple[tuple[str, str], ...] = ()
+    """Style class and meaning of each series."""
+
+
+class Scores(NamedTuple):
+    """The numbers of every row, and the rows at both ends."""
+
+    table: pa.Table
+    """Score columns of all rows, no text but `source` and `flag`."""
+    selected: npt.NDArray[np.bool_]
+    """bool[rows]"""
+    hardest: list[dict[str, Any]]
+    easiest: list[dict[str, Any]]
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
+    """None: the page depends on its inputs only."""
     return {}
 
 
 def run(step: Step, nodes: Nodes) -> Outcome:
-    return Outcome(0, 0)
+    """Write the page."""
+    scores = read_scores(step)
+    page = render(step, scores).encode()
+    step.run.commit(f"{step.folder}/{REPORT_FILE}", page)
+    num_rows = len(scores.table)
+    return Outcome(
+        rows_in=num_rows,
+        rows_out=num_rows,
+        flags=_counts(scores.table["flag"]),
+        peak_memory_bytes=peak_memory_bytes(),
+        details={
+            "examples": len(scores.hardest) + len(scores.easiest),
+            "html_bytes": len(page),
+        },
+    )
+
+
+def render(step: Step, scores: Scores) -> str:
+    """The page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("engine", "assets"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(count=_count, number=_number, lp=_lp, part=_part, duration=_seconds)
+    records = all_records(step)
+    ok = scores.table.filter(pc.equal(scores.table["flag"], schema.OK))
+    taken = scores.selected[np.asarray(pc.equal(scores.table["flag"], schema.OK))]
+    return environment.get_template(TEMPLATE_FILE).render(
+        **_headline(step, scores, ok, records),
+        figures=[figure for figure in _figures(step, ok, taken) if figure is not None],
+        fates=_fates(scores.table),
+        rejects=_rejects(records[POOL]),
+        sources=_sources(scores.table, scores.selected),
+        examples=_examples(step, scores),
+        stages=list(records.items()),
+        settings=_settings(records),
+        versions=_versions(records),
+    )
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_scores(step: Step) -> Scores:
+    """The numbers of all rows, a shard at a time; of ids and texts only those of the rows shown."""
+    epochs = range(step.config.finetune.num_epochs + 1)
+    columns = ["row", "source", "split", "cluster", "num_response_tokens", "truncated"]
+    columns += [*(f"ppl_{i}" for i in epochs), "lp_app_1", "flag"]
+    tables: list[pa.Table] = []
+    ends: dict[str, list[dict[str, Any]]] = {"ascending": [], "descending": []}
+    for shard in step.shards():
+        table = step.read(step.proxy_input(SCORE), shard, ["id", *columns])
+        ok = table.filter(pc.equal(table["flag"], schema.OK))
+        for order, rows in ends.items():
+            keys = [(key, order) for key in ("lp_app_1", "id", "row")]
+            first = ok.take(pc.select_k_unstable(ok, NUM_EXAMPLES, keys))
+            rows += [{**row, "shard": shard} for row in first.to_pylist()]
+        for place, name in enumerate(columns):
+            if name in ("source", "split", "flag"):  # few values, many rows
+                encoded = pc.dictionary_encode(table[name])
+                table = table.set_column(place + 1, name, encoded)
+        tables.append(table.select(columns))
+    table = rundir.concat(tables).unify_dictionaries()
+    file = step.run.path / step.proxy_input(SELECT) / SELECTED_FILE
+    rows = np.asarray(pq.read_table(file, columns=["row"])["row"])
+    num_ok = pc.sum(pc.equal(table["flag"], schema.OK)).as_py()
+    shown = min(NUM_EXAMPLES, num_ok // 2)  # no row is shown at both ends
+    return Scores(
+        table,
+        np.isin(np.asarray(table["row"]), rows),
+        _end(ends["ascending"])[: min(NUM_EXAMPLES, num_ok - shown)],
+        _end(ends["descending"], reverse=True)[:shown],
+    )
+
+
+def _end(rows: list[dict[str, Any]], reverse: bool = False) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda r: (r["lp_app_1"], r["id"], r["row"]), reverse=reverse)
+
+
+def all_records(step: Step) -> dict[str, Record]:
+    """Records of the inputs, of their inputs and so on, in the order in which the stages ran."""
+    found: dict[str, Record] = {}
+    waiting = list(step.inputs)
+    while waiting:
+        folder = waiting.pop()
+        record = step.run.record(folder) if folder not in found else None
+        if record is not None:
+            found[folder] = record
+            waiting += record.inputs
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def _order(folder: str) -> tuple[int, int, bool]:
+    """Place of a folder in the way through: 5 and 6 take turns, epoch by epoch."""
+    stage, _, epoch = folder.removeprefix("proxies/").partition("/epoch-")
+    number = int(stage.rpartition("/")[2].partition("-")[0])
+    return (min(number, 5) if number < 7 else number, int(epoch or 0), number != 6)
+
+
+def _texts(step: Step, examples: list[dict[str, Any]]) -> dict[int, list[dict[str, str]]]:
+    """Turns of some rows; opens the shards they are in and no other."""
+    wanted = pa.array([example["row"] for example in examples], pa.int64())
+    texts: dict[int, list[dict[str, str]]] = {}
+    for shard in sorted({example["shard"] for example in examples}):
+        table = step.read(POOL, shard, ["row", "turns"])
+        for row in table.filter(pc.is_in(table["row"], wanted)).to_pylist():
+            texts[row["row"]] = row["turns"]
+    return texts
+
+
+# ── words and tables ─────────────────────────────────────────────────────────────────────────────
+
+
+def _headline(
+    step: Step, scores: Scores, ok: pa.Table, records: Mapping[str, Record]
+) -> dict[str, Any]:
+    """What the top of the page and its running text need."""
+    select = records[step.proxy_input(SELECT)]
+    lp = _values(ok, "lp_app_1")
+    splits = _counts(ok["split"])
+    return {
+        "pool_name": _pool_name(records[POOL]),
+        "proxy_name": step.config.proxy_name,
+        "finished": f"{select.finished[:16].replace('T', ' ')} UTC",
+        "num_lines": records[POOL].rows_in,
+        "num_rejected": records[POOL].rejected,
+        "num_rows": len(scores.table),
+        "num_ok": len(ok),
+        "num_selected": int(scores.selected.sum()),
+        "num_candidates": splits.get(schema.TRAIN, 0),
+        "num_held_out": splits.get(schema.HOLDOUT, 0),
+        "num_truncated": int(pc.sum(ok["truncated"]).as_py() or 0),
+        "num_harder": int(np.sum(lp < 0)),
+        "median_lp": _median(lp),
+        "medians": [_median(_values(ok, name)) for name in _ppl_names(ok)],
+        "rule": _rule(select.settings),
+    }
+
+
+def _pool_name(pool: Record) -> str:
+    files = sorted(pool.settings.get("files", {}))
+    return files[0] if len(files) == 1 else f"{_count(len(files))} files"
+
+
+def _rule(settings: Mapping[str, Any]) -> str:
+    """The selection in words: ``the lowest 10% by lp_app_1``."""
+    end = {"low": "lowest", "mid": "middle", "high": "highest"}[settings["order"]]
+    if settings["tokens"] is not None:
+        size = f"{settings['tokens']:,} tokens’ worth"
+    elif settings["rows"] is not None:
+        size = f"{settings['rows']:,} rows"
+    else:
+        size = f"{settings['percent']}%"
+    return f"the {end} {size} by {settings['metric']}"
+
+
+def _fates(table: pa.Table) -> list[tuple[str, int, float, str]]:
+    """Flag, number of rows, share of all rows, meaning; in the order of `schema.FLAGS`."""
+    counts = _counts(table["flag"])
+    order = {flag: place for place, flag in enumerate(schema.FLAGS)}
+    flags = sorted(counts, key=lambda flag: (order.get(flag, len(order)), flag))
+    return [
+        (flag, counts[flag], counts[flag] / max(len(table), 1), schema.FLAGS.get(flag, ""))
+        for flag in flags
+    ]
+
+
+def _rejects(pool: Record) -> list[tuple[str, int, str]]:
+    """Reason, number of lines, meaning; the most frequent first."""
+    reasons: dict[str, int] = pool.details.get("rejected", {})
+    return [
+        (reason, reasons[reason], schema.REJECT_REASONS.get(reason, ""))
+        for reason in sorted(reasons, key=lambda reason: (-reasons[reason], reason))
+    ]
+
+
+def _sources(table: pa.Table, selected: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Rows, scored and selected rows and median LP of every source, the largest first."""
+    column = table["source"].combine_chunks()
+    names = column.dictionary.to_pylist()
+    code = np.asarray(column.indices, dtype=np.int64)
+    ok = np.asarray(pc.equal(table["flag"], schema.OK))
+    lp = np.asarray(table["lp_app_1"], dtype=np.float64)
+    num_rows, num_ok, num_selected = (
+        np.bincount(code[mask], minlength=len(names))
+        for mask in (np.ones(len(code), bool), ok, selected)
+    )
+    by_source = np.argsort(code[ok], kind="stable")
+    groups = np.split(lp[ok][by_source], np.cumsum(num_ok)[:-1])
+    order = sorted(range(len(names)), key=lambda i: (-num_rows[i], names[i]))
+    return {
+        "rows": [
+            (
+                _cut(names[i], 80),
+                *(int(num[i]) for num in (num_rows, num_ok, num_selected)),
+                _median(groups[i]),
+            )
+            for i in order[:MAX_SOURCES]
+        ],
+        "num_more": max(len(names) - MAX_SOURCES, 0),
+    }
+
+
+def _examples(step: Step, scores: Scores) -> list[dict[str, Any]]:
+    """The rows at both ends, with their texts."""
+    texts = _texts(step, [*scores.hardest, *scores.easiest])
+    row_selected = set(np.asarray(scores.table["row"])[scores.selected].tolist())
+    groups = (("hardest", scores.hardest), ("easiest", scores.easiest))
+    return [
+        {
+            "name": name,
+            "rows": [
+                {
+                    **row,
+                    "ppl": [row[column] for column in sorted(row) if column.startswith("ppl_")],
+                    "source": _cut(row["source"], 80),
+                    "selected": row["row"] in row_selected,
+                    "turns": [
+                        (ROLE_NAMES.get(turn["role"], turn["role"]), _cut(turn["content"]))
+                        for turn in texts[row["row"]][:MAX_TURNS]
+                    ],
+                    "num_more_turns": max(len(texts[row["row"]]) - MAX_TURNS, 0),
+                }
+                for row in rows
+            ],
+        }
+        for name, rows in groups
+    ]
+
+
+def _settings(records: Mapping[str, Record]) -> list[tuple[str, str, str]]:
+    """Stage, setting, value; a stage that runs once per epoch is listed once."""
+    seen: dict[tuple[str, str], str] = {}
+    for record in records.values():
+        for key, value in _leaves(record.settings):
+            if key != "epoch":
+                seen.setdefault((record.stage, key), value)
+    return [(stage, key, value) for (stage, key), value in seen.items()]
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if key == "files" and isinstance(value, Mapping):
+            yield f"{prefix}{key}", _digests(value)
+        elif isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            yield f"{prefix}{key}", ", ".join(str(item) for item in value)
+        else:
+            yield f"{prefix}{key}", "not set" if value is None else str(value)
+
+
+def _digests(files: Mapping[str, str]) -> str:
+    """Names of files with the beginning of their SHA-256."""
+    shown = [f"{name} {files[name][:12]}" for name in sorted(files)[:MAX_FILES]]
+    more = len(files) - len(shown)
+    return ", ".join(shown) + (f" and {_count(more)} more" if more else "")
+
+
+def _versions(records: Mapping[str, Record]) -> list[tuple[str, str]]:
+    """Name and version of every package; several where the stages ran with different ones."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records.values():
+        for name, version in {**record.versions, "commit": record.commit or "unknown"}.items():
+            found.setdefault(name, {})[version] = None
+    return [(name, ", ".join(versions)) for name, versions in found.items()]
+
+
+# ── figures ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _figures(step: Step, ok: pa.Table, taken: npt.NDArray[np.bool_]) -> Iterator[Figure | None]:
+    if len(ok):
+        yield _perplexity_figure(ok)
+        yield _learning_figure(ok, taken)
+        yield _length_figure(ok, taken)
+    yield _cluster_figure(step, ok, taken)
+    yield _training_figure(step)
+
+
+def _perplexity_figure(ok: pa.Table) -> Figure:
+    series = [_values(ok, name) for name in _ppl_names(ok)]
+    if len(series) > 3:  # more than three areas over one another are not readable
+        series = [series[0], series[1], series[-1]]
+    last = len(_ppl_names(ok)) - 1
+    bins = charts.log_bins(np.concatenate(series))
+    before, after = _number(_median(series[0])), _number(_median(series[1]))
+    verb = "stayed at" if before == after else _verb(_median(series[0]), _median(series[1]))
+    title = f"Median perplexity {verb} {after if before == after else f'{before} to {after}'}"
+    names = ["before training", "after one epoch", f"after {last} epochs"]
+    styles = dict(zip("abc", series, strict=False))
+    return Figure(
+        title,
+        charts.histogram(
+            bins,
+            {style: charts.bin_counts(values, bins) for style, values in styles.items()},
+            Labels(title, "perplexity of the response (log scale)", "rows"),
+        ),
+        f"Each of {len(ok):,} scored rows is counted once per measurement."
+        + _outside_note(sum(charts.num_outside(values, bins) for values in series), "values"),
+        tuple(zip(styles, names, strict=False)),
+    )
+
+
+def _learning_figure(ok: pa.Table, taken: npt.NDArray[np.bool_]) -> Figure:
+    lp = _values(ok, "lp_app_1")
+    bins = charts.linear_bins(lp)
+    median = _median(lp)
+    verb = "lost" if median >= 0 else "gained"
+    title = f"The median row {verb} {_part(abs(median))} of its first perplexity"
+    heights = {"a": charts.bin_counts(lp, bins), "part": charts.bin_counts(lp[taken], bins)}
+    return Figure(
+        title,
+        charts.histogram(
+            bins,
+            heights,
+            Labels(title, "LP_app(1), share of the first perplexity lost", "rows"),
+            [Mark(0.0, "no change")],
+        ),
+        f"n = {len(lp):,} scored rows, {int(taken.sum()):,} of them selected. Left is hard; "
+        "left of 0 the row got harder." + _outside_note(charts.num_outside(lp, bins), "rows"),
+        (("a", "scored"), ("part", "of these selected")),
+    )
+
+
+def _length_figure(ok: pa.Table, taken: npt.NDArray[np.bool_]) -> Figure | None:
+    if not taken.any():
+        return None
+    length = _values(ok, "num_response_tokens")
+    bins = charts.linear_bins(length, whole=True)
+    pool, chosen = _median(length), _median(length[taken])
+    word = "shorter" if chosen < pool else "longer"
+    title = (
+        f"Selected responses are {word}: {_number(chosen)} tokens in the median, "
+        f"{_number(pool)} in the pool"
+        if chosen != pool
+        else f"Selected responses are as long as the pool’s: {_number(pool)} tokens in the median"
+    )
+    return Figure(
+        title,
+        charts.histogram(
+            bins,
+            {
+                "a": 100 * charts.bin_counts(length, bins) / len(length),
+                "b": 100 * charts.bin_counts(length[taken], bins) / int(taken.sum()),
+            },
+            Labels(title, "scored tokens of the response", "% of the group’s rows"),
+        ),
+        f"n = {len(length):,} scored and {int(taken.sum()):,} selected rows; each group adds up to "
+        "100%." + _outside_note(charts.num_outside(length, bins), "rows"),
+        (("a", "scored pool"), ("b", "selected")),
+    )
+
+
+def _cluster_figure(step: Step, ok: pa.Table, taken: npt.NDArray[np.bool_]) -> Figure | None:
+    table = step.read(CLUSTER, CENTROIDS_FILE, ["cluster", "num_rows"])
+    sizes = np.asarray(table["num_rows"], dtype=np.int64)
+    if len(sizes) < 2:
+        return None  # a chart of one bar says nothing; the text names the cluster
+    smallest, largest = int(sizes.min()), int(sizes.max())
+    middle = _number(_median(sizes.astype(np.float64)))
+    title = f"{len(sizes):,} clusters hold {smallest:,} to {largest:,} rows, {middle} in the median"
+    rows = f"{int(sizes.sum()):,} embedded rows"
+    if len(sizes) > MAX_BARS:
+        bins = charts.linear_bins(sizes.astype(np.float64), whole=True)
+        heights = {"a": charts.bin_counts(sizes.astype(np.float64), bins)}
+        labels = Labels(title, "rows in the cluster", "clusters")
+        note = f"n = {len(sizes):,} clusters of {rows}."
+        outside = _outside_note(charts.num_outside(sizes.astype(np.float64), bins), "clusters")
+        return Figure(title, charts.histogram(bins, heights, labels), note + outside)
+    cluster = np.asarray(ok["cluster"], dtype=np.int64)
+    names = np.asarray(table["cluster"], dtype=np.int64)
+    order = np.lexsort((names, -sizes))
+    chosen = np.array([np.sum(taken & (cluster == name)) for name in names], dtype=np.int64)
+    return Figure(
+        title,
+        charts.bars(
+            [str(name) for name in names[order]],
+            {"a": sizes[order], "part": chosen[order]},
+            Labels(title, "cluster, the largest first", "rows"),
+        ),
+        f"n = {rows} in {len(sizes):,} clusters.",
+        (("a", "in the cluster"), ("part", "of these selected")),
+    )
+
+
+def _training_figure(step: Step) -> Figure | None:
+    losses = [
+        np.asarray(step.read(folder, STEPS_FILE, ["loss"])["loss"], dtype=np.float64)
+        for epoch in range(1, step.config.finetune.num_epochs + 1)
+        for folder in [step.proxy_input(FINETUNE, epoch)]
+    ]
+    loss = np.concatenate(losses)
+    if not np.isfinite(loss).any():
+        return None
+    finite = loss[np.isfinite(loss)]
+    verb = _verb(finite[0], finite[-1])
+    title = f"Training loss {verb} {finite[0]:.2f} to {finite[-1]:.2f} nats per token"
+    group = math.ceil(len(loss) / MAX_POINTS)
+    starts = np.arange(0, len(loss), group)
+    means = np.add.reduceat(loss, starts) / np.diff([*starts, len(loss)])
+    ends = np.cumsum([len(part) for part in losses])[:-1]
+    marks = [Mark(float(end) + 0.5, f"epoch {i}") for i, end in enumerate(ends, start=2)]
+    x = starts + (np.diff([*starts, len(loss)]) + 1) / 2  # steps counted from 1
+    labels = Labels(title, "optimizer step", "mean NLL per scored token, nats")
+    return Figure(
+        title,
+        charts.line(x, means, labels, marks),
+        f"n = {len(loss):,} optimizer steps"
+        + (f", each point the mean of {group}." if group > 1 else ", one point each.")
+        + (
+            f" {len(loss) - len(finite):,} steps had no finite loss."
+            if len(loss) > len(finite)
+            else ""
+        ),
+    )
+
+
+# ── small things ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _values(table: pa.Table, column: str) -> FloatArray:
+    return np.asarray(table[column], dtype=np.float64)
+
+
+def _ppl_names(table: pa.Table) -> list[str]:
+    return [name for name in table.column_names if name.startswith("ppl_")]
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
+
+
+def _median(values: FloatArray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else math.nan
+
+
+def _verb(before: float, after: float) -> str:
+    return "fell from" if after < before else "rose from"
+
+
+def _outside_note(num: int, unit: str) -> str:
+    return f" {num:,} {unit} beyond the axis are in its end bars." if num else ""
+
+
+def _cut(text: str, most: int = MAX_CHARACTERS) -> str:
+    text = text.replace("\r\n", "\n")
+    short = text if len(text) <= most else text[:most].rstrip() + "…"
+    return short.translate(_PICTURES)
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _number(value: float) -> str:
+    """Three or four digits, as many as mean something: ``1.23``, ``45.6``, ``1,234``, ``3×10⁷``."""
+    if not math.isfinite(value):
+        return "–"
+    if abs(value) >= 1e6:
+        return charts.tick_label(value)
+    digits = 0 if abs(value) >= 100 or value == round(value) else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def _lp(value: float) -> str:
+    if not math.isfinite(value) or abs(value) >= 1000:
+        return _number(value)
+    return f"{value:.3f}".replace("-", "−")
+
+
+def _part(share: float) -> str:
+    """A share in percent; no rounding to 0% or 100% of what is not."""
+    if not math.isfinite(share):
+        return "–"
+    if 0 < share < 0.001:
+        return "<0.1%"
+    if 0.9995 <= share < 1:
+        return ">99.9%"
+    digits = 0 if share in (0.0, 1.0) or 0.1 <= share < 0.995 else 1
+    return f"{100 * share:,.{digits}f}%"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 0.1:
+        return "<0.1 s"
+    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
