@@ -32,7 +32,12 @@ def parser() -> argparse.ArgumentParser:
         description="Find the part of an instruction-tuning pool that is worth training on.",
     )
     top.add_argument("--version", action="version", version=f"poolscore {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        help="what to do; COMMAND --help tells more",
+    )
     _add_run(commands)
     _add_status(commands)
     _add_select(commands)

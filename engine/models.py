@@ -42,14 +42,7 @@ class ModelSource:
         Raises:
             ModelError: there is no such model, it is not pinned, or it has no safetensors.
         """
-        folder = self._local_folder() or self._download()
-        if not any(folder.glob("*.safetensors")):
-            raise ModelError(
-                f"{self.setting} = {self.name!r}: {folder} holds no *.safetensors.\n"
-                "Only safetensors are loaded. Convert it once with transformers: "
-                "AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER)"
-            )
-        return folder
+        return self._checked(self._local_folder() or self._download())
 
     def identity(self, run: RunDir) -> dict[str, Any]:
         """What the model is, for fingerprints: digests of its files, or its hub commit."""
@@ -57,12 +50,27 @@ class ModelSource:
         if folder is None:
             self._check_pinned()
             return {"hub": self.name, "revision": self.revision}
+        self._checked(folder)  # a wrong folder is told at once, not an hour into the run
         files = {
             str(path.relative_to(folder)): path
             for pattern in _IDENTITY_FILES
             for path in sorted(folder.rglob(pattern))
         }
         return {"files": run.hash_files(files)}
+
+    def _checked(self, folder: Path) -> Path:
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"{self.setting} = {self.name!r}: {folder} holds no config.json, so it is no model "
+                "folder as transformers saves them."
+            )
+        if not any(folder.glob("*.safetensors")):
+            raise ModelError(
+                f"{self.setting} = {self.name!r}: {folder} holds no *.safetensors.\n"
+                "Only safetensors are loaded. Convert it once with transformers: "
+                "AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER)"
+            )
+        return folder
 
     def _local_folder(self) -> Path | None:
         if self.name == BUNDLED:

@@ -1,0 +1,192 @@
+"""The command line as people meet it: help, and errors that fit on one screen."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine import cli, pipeline, rundir
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def poolscore(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process: its exit code and what it wrote to stderr."""
+
+    def call(*arguments: object) -> tuple[int, str]:
+        code = cli.main([str(argument) for argument in arguments])
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def check(result: tuple[int, str], *parts: str) -> None:
+    """An error for people: exit code 1, every part named, on one screen, without a traceback."""
+    code, text = result
+    assert code == 1
+    assert "Traceback" not in text
+    assert len(text.splitlines()) <= 24
+    for part in parts:
+        assert part in text, text
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["status"], ["select"]])
+def test_help_has_a_text_for_every_option_and_examples(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([*command, "--help"])
+    text = capsys.readouterr().out
+    assert not command or "example" in text
+    parser = cli.parser()
+    actions = parser._actions if not command else _sub(parser, command[0])._actions
+    assert all(action.help for action in actions)
+
+
+def _sub(parser, name: str):
+    return parser._subparsers._group_actions[0].choices[name]
+
+
+def test_help_is_quick_to_come() -> None:
+    """Help imports neither torch nor Ray: counted in modules, not in seconds."""
+    code = (
+        "import sys, engine.cli; engine.cli.parser(); "
+        "print('torch' in sys.modules, 'ray' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.usefixtures("ray_session")
+class TestErrors:
+    """Each bad input, what is named, and that nothing counts as done afterwards."""
+
+    def test_missing_pool(self, poolscore: Run, tmp_path: Path) -> None:
+        result = poolscore("run", tmp_path / "none.jsonl", "--run-dir", tmp_path / "r")
+        check(result, "none.jsonl", "fix:")
+
+    def test_no_pool(self, poolscore: Run, tmp_path: Path) -> None:
+        check(poolscore("run", "--run-dir", tmp_path / "r"), "pool")
+
+    def test_unknown_format(self, poolscore: Run, tmp_path: Path) -> None:
+        pool = tmp_path / "p.jsonl"
+        pool.write_text('{"a": "x"}\n{"a": "y"}\n')
+        result = poolscore("run", pool, "--run-dir", tmp_path / "r")
+        check(result, "no row that can be read", "2 lines", "unknown_format", "pool.fields")
+        assert not list((tmp_path / "r").rglob("_stage.json"))
+
+    def test_unreadable_parquet(self, poolscore: Run, tmp_path: Path) -> None:
+        pool = tmp_path / "p.parquet"
+        pool.write_bytes(b"PAR1 and then nothing")
+        check(poolscore("run", pool, "--run-dir", tmp_path / "r"), "p.parquet", "fix:")
+        assert not list((tmp_path / "r").rglob("_stage.json"))
+
+    def test_unknown_setting(self, poolscore: Run, pool_file: Path, tmp_path: Path) -> None:
+        result = poolscore("run", pool_file, "--run-dir", tmp_path / "r", "--set", "select.pct=3")
+        check(result, "select.pct", "no such setting", "percent")
+
+    def test_unknown_local_model(self, poolscore: Run, pool_file: Path, tmp_path: Path) -> None:
+        result = poolscore(
+            "run", pool_file, "--run-dir", tmp_path / "r", "--set", "proxy.model=./no/such"
+        )
+        check(result, "proxy.model", "./no/such", "no such folder")
+
+    def test_hub_model_must_be_pinned(
+        self, poolscore: Run, pool_file: Path, tmp_path: Path
+    ) -> None:
+        result = poolscore(
+            "run", pool_file, "--run-dir", tmp_path / "r", "--set", "proxy.model=owner/name"
+        )
+        check(result, "proxy.model = 'owner/name'", "proxy.revision", "40 hex digits")
+
+    def test_model_without_safetensors(
+        self, poolscore: Run, pool_file: Path, tiny_opt: Path, tmp_path: Path
+    ) -> None:
+        pickled = tmp_path / "pickled"
+        shutil.copytree(tiny_opt, pickled)
+        (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+        result = poolscore(
+            "run", pool_file, "--run-dir", tmp_path / "r", "--set", f"proxy.model={pickled}"
+        )
+        check(result, "no *.safetensors", "save_pretrained")
+
+    def test_unknown_stage(self, poolscore: Run, pool_file: Path, tmp_path: Path) -> None:
+        result = poolscore("run", pool_file, "--run-dir", tmp_path / "r", "--until", "scoring")
+        check(result, "--until scoring", "perplexity")
+
+    def test_too_little_disk(
+        self,
+        poolscore: Run,
+        pool_file: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        usage = shutil.disk_usage(tmp_path)._replace(free=10 * 2**20)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        result = poolscore("run", pool_file, "--run-dir", tmp_path / "r")
+        check(result, "only 10 MB are free", "goes on where it stopped")
+        assert not (tmp_path / "r" / "1-pool").exists()
+
+    def test_drift_and_its_two_ways_out(
+        self, poolscore: Run, pool_file: Path, tmp_path: Path
+    ) -> None:
+        run_dir = tmp_path / "r"
+        assert poolscore("run", pool_file, "--run-dir", run_dir, "--until", "pool")[0] == 0
+        again = ("run", pool_file, "--run-dir", run_dir, "--until", "pool")
+        change = ("--set", "pool.holdout_fraction=0.5")
+        check(poolscore(*again, *change), "holdout_fraction: was 0.0, now 0.5", "--rebuild pool")
+        assert poolscore(*again, *change, "--rebuild", "pool")[0] == 0
+
+    def test_a_directory_in_use(self, poolscore: Run, pool_file: Path, tmp_path: Path) -> None:
+        run_dir = tmp_path / "r"
+        run_dir.mkdir()
+        lock = {"run": "x", "host": os.uname().nodename, "pid": os.getppid()}
+        (run_dir / rundir.LOCK).write_text(json.dumps(lock))
+        result = poolscore("run", pool_file, "--run-dir", run_dir)
+        check(result, "in use by another run", str(os.getppid()))
+
+    def test_a_file_as_run_directory(self, poolscore: Run, pool_file: Path) -> None:
+        check(poolscore("run", pool_file, "--run-dir", pool_file), "is a file")
+
+
+def test_status_and_select_without_a_run(poolscore: Run, tmp_path: Path) -> None:
+    check(poolscore("status", tmp_path), "holds no run")
+    check(
+        poolscore("select", tmp_path, "--percent", 5, "--to", tmp_path / "x.jsonl"), "holds no run"
+    )
+
+
+def test_select_names_a_wrong_suffix_and_a_wrong_percent(poolscore: Run, tmp_path: Path) -> None:
+    check(poolscore("select", tmp_path, "--percent", 5, "--to", "x.csv"), ".jsonl or .parquet")
+    check(
+        poolscore("select", tmp_path, "--percent", 500, "--to", "x.jsonl"), "select.percent", "500"
+    )
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_status_shows_each_state(
+    pool_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "r"
+    arguments = ["run", str(pool_file), "--run-dir", str(run_dir), "--set", "pool.shard_rows=16"]
+    assert cli.main([*arguments, "--until", "embed"]) == 0
+    (run_dir / pipeline.EMBED / rundir.RECORD).unlink()
+    (run_dir / pipeline.EMBED / "part-00001.parquet").unlink()
+    capsys.readouterr()
+    assert cli.main(["status", str(run_dir)]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert "done" in lines["pool"]
+    assert "49" in lines["pool"]
+    assert "3/4 shards" in lines["embed"]
+    assert "missing" in lines["cluster"]
+    pool_file.write_text(pool_file.read_text().replace("red", "rod"))
+    assert cli.main(["status", str(run_dir)]) == 0
+    assert "drifted" in capsys.readouterr().out
