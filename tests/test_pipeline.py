@@ -246,7 +246,9 @@ def test_a_setting_that_matters_is_refused_from_the_first_stage_it_touches(
     kept = {step.folder: step.fingerprint for step in finished.steps}
     changed = [step for step in steps if kept[step.folder] != step.fingerprint]
     assert changed[0].stage == first
-    with pytest.raises(RunDirError, match=f"was made with other settings(.|\n)*{next(iter(change))}"):
+    with pytest.raises(
+        RunDirError, match=f"was made with other settings(.|\n)*{next(iter(change))}"
+    ):
         pipeline.refuse_drift(changed[0])
 
 

@@ -1,0 +1,77 @@
+"""One process of a training world: ``train_world.py FOLDER MODEL STAGE:DTYPE:EPOCHS …``.
+
+Trains each case on the same made rows; rank 0 leaves losses, rows per step and the weights under
+``FOLDER/world-stage-dtype-epochs``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as dist
+
+from engine.config import FinetuneConfig
+from engine.training import Trainer, TrainingPlan, TrainingRows
+
+NUM_ROWS = 45
+BATCH_SIZE = 20
+
+
+def make_rows() -> TrainingRows:
+    """Rows of random tokens, 5 to 60 long, their last part scored."""
+    random = np.random.default_rng(0)
+    lengths = random.integers(5, 60, NUM_ROWS)
+    return TrainingRows(
+        ids=[f"{random.integers(2**60):032x}" for _ in range(NUM_ROWS)],
+        row=np.arange(NUM_ROWS) * 3,
+        input_ids=[random.integers(5, 200, n).astype(np.int32) for n in lengths],
+        scored=[np.arange(max(1, n // 2), n, dtype=np.int32) for n in lengths],
+    )
+
+
+def make_plan(model: Path, stage: int, dtype: str) -> TrainingPlan:
+    config = FinetuneConfig(batch_size=BATCH_SIZE, num_epochs=2, schedule_epochs=2)
+    return TrainingPlan(
+        config=config,
+        learning_rate=5e-3,
+        schedule_epochs=2,
+        weights=model,
+        dtype=dtype,
+        device="cpu",
+        zero_stage=stage,
+        micro_batch_rows=8,
+        activation_checkpointing=False,
+        num_threads=1,
+    )
+
+
+def main() -> None:
+    folder, model, *cases = sys.argv[1:]
+    dist.init_process_group("gloo")
+    rows = make_rows()
+    for case in cases:
+        stage, dtype, epochs = case.split(":")
+        name = Path(folder) / f"{dist.get_world_size()}-{stage}-{dtype}-{epochs}"
+        plan = make_plan(Path(model), int(stage), dtype)
+        trainer = Trainer(plan, rows)
+        table = trainer.epoch(1, lambda done, loss: None)
+        extra = {}
+        if epochs == "2":
+            state = Path(folder) / "state"
+            trainer.save_state(state)
+            table = trainer.epoch(2, lambda done, loss: None)
+            resumed = Trainer(plan, rows)
+            assert resumed.load_state(state)
+            again = resumed.epoch(2, lambda done, loss: None)
+            extra["resumed"] = np.asarray(again["loss"])
+        trainer.save(name)
+        if table is not None:
+            width = max(map(len, table["rows"].to_pylist()))
+            padded = [r + [-1] * (width - len(r)) for r in table["rows"].to_pylist()]
+            np.savez(f"{name}.npz", loss=np.asarray(table["loss"]), rows=np.array(padded), **extra)
+
+
+if __name__ == "__main__":
+    main()
