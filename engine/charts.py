@@ -1,8 +1,8 @@
 """Charts as inline SVG: arrays in, markup out. No library, no script, nothing fetched.
 
 Colours come from the page's style sheet by class (those of the series; `grid`, `axis`, `mark`), so
-one chart serves light, dark and paper. `Bins` says where a histogram's bars lie; a few far outliers do not
-stretch it: they are counted in its first or last bar, and `num_outside` says how many.
+one chart serves light, dark and paper. `Bins` says where a histogram's bars lie; a few far outliers
+do not stretch it: they are counted in its first or last bar, and `num_outside` says how many.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ LEFT, RIGHT, TOP, BOTTOM = 52.0, 22.0, 30.0, 44.0
 PLOT_WIDTH, FLOOR = WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM
 
 MIN_BINS, MAX_BINS = 8, 40
-TAIL = 0.005
-"""Part of the values at either end that may lie outside the axis."""
-STRETCH = 3.0
-"""Outliers are left outside when they would make the axis this many times as long."""
+FENCE = 6.0
+"""Values further than this many interquartile ranges from the middle half lie outside the axis."""
 SAME = 1e-9
 """Values that differ by less than this part of their size share one bar."""
 HUGE = 1e300
@@ -116,10 +114,9 @@ def bin_counts(values: FloatArray, bins: Bins) -> IntArray:
 def num_outside(values: FloatArray, bins: Bins) -> int:
     """Finite values that lie beyond either end of the axis."""
     finite = values[np.isfinite(values)]
-    # log10 and back moves an end by a rounding error
-    slack = 1e-9 * np.abs(bins.edges[[0, -1]])
-    below, above = finite < bins.edges[0] - slack[0], finite > bins.edges[-1] + slack[1]
-    return int(np.sum(below | above))
+    low, high = bins.edges[[0, -1]]
+    slack = SAME * max(abs(low), abs(high))  # log10 and back moves an end by a rounding error
+    return int(np.sum((finite < low - slack) | (finite > high + slack)))
 
 
 def histogram(
@@ -227,11 +224,10 @@ def _num_bins(num: int) -> int:
 
 def _range(values: FloatArray) -> tuple[float, float]:
     """Lowest and highest value, without the few that would squeeze all others together."""
-    low, high = float(values.min()), float(values.max())
-    core_low = float(np.quantile(values, TAIL, method="lower"))
-    core_high = float(np.quantile(values, 1 - TAIL, method="higher"))
-    stretched = high - low > STRETCH * (core_high - core_low) > 0
-    return (core_low, core_high) if stretched else (low, high)
+    first, third = np.quantile(values, [0.25, 0.75])
+    reach = FENCE * (third - first) or math.inf  # over half of them equal: show everything
+    near = values[(values >= first - reach) & (values <= third + reach)]
+    return float(near.min()), float(near.max())
 
 
 def _round_step(width: float, whole: bool = False) -> float:

@@ -24,9 +24,10 @@ from engine.nodes import Nodes
 from engine.progress import Progress
 from engine.step import POOL, Outcome, Step
 
-MAX_RESTARTS = 3
+MAX_RESTARTS = -1
 MAX_TASK_RETRIES = 2
-"""A row that always kills its actor would be retried without end under Ray's defaults."""
+"""Actors come back without limit, but a shard that kills its actor is tried three times in all:
+under Ray's defaults it would be retried without end."""
 
 
 @dataclass(frozen=True)

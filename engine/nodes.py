@@ -96,9 +96,6 @@ def session(resources: ResourcesConfig) -> Iterator[Nodes]:
 
 
 def _init(address: str) -> None:
-    # Ray's C++ core warns on the driver's stderr about retries that it has itself set up; what
-    # fails for real arrives as an exception.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     environment = dict(_WORKER_ENVIRONMENT)
     environment.update({name: os.environ[name] for name in _FORWARDED if name in os.environ})
     local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}

@@ -43,6 +43,8 @@ STEPS_FILE = "steps.parquet"
 NUM_EXAMPLES = 10
 MAX_CHARACTERS = 400
 MAX_TURNS = 6
+MAX_NAME = 80
+"""Characters of a source's name."""
 MAX_SOURCES = 30
 MAX_BARS = 24
 """Clusters up to which each gets a bar of its own."""
@@ -74,15 +76,21 @@ class Figure:
     """Style class and meaning of each series."""
 
 
-class Scores(NamedTuple):
-    """The numbers of every row, and the rows at both ends."""
+class Findings(NamedTuple):
+    """What the page is made from, besides the records and the texts of the rows shown."""
 
     table: pa.Table
-    """Score columns of all rows, no text but `source` and `flag`."""
+    """Score columns of all rows, no text but `source`, `split` and `flag`."""
+    is_ok: npt.NDArray[np.bool_]
+    """bool[rows]: the row is scored."""
     selected: npt.NDArray[np.bool_]
     """bool[rows]"""
     hardest: list[dict[str, Any]]
     easiest: list[dict[str, Any]]
+    cluster_sizes: npt.NDArray[np.int64]
+    """int64[clusters]: embedded rows of each cluster, by its index."""
+    losses: list[FloatArray]
+    """float64[steps] for every epoch."""
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -92,23 +100,20 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
 
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Write the page."""
-    scores = read_scores(step)
-    page = render(step, scores).encode()
+    found = read_findings(step)
+    page = render(step, found).encode()
     step.run.commit(f"{step.folder}/{REPORT_FILE}", page)
-    num_rows = len(scores.table)
+    num_rows = len(found.table)
     return Outcome(
         rows_in=num_rows,
         rows_out=num_rows,
-        flags=_counts(scores.table["flag"]),
+        flags=_counts(found.table["flag"]),
         peak_memory_bytes=peak_memory_bytes(),
-        details={
-            "examples": len(scores.hardest) + len(scores.easiest),
-            "html_bytes": len(page),
-        },
+        details={"html_bytes": len(page)},
     )
 
 
-def render(step: Step, scores: Scores) -> str:
+def render(step: Step, found: Findings) -> str:
     """The page as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("engine", "assets"),
@@ -120,15 +125,14 @@ def render(step: Step, scores: Scores) -> str:
     )
     environment.filters.update(count=_count, number=_number, lp=_lp, part=_part, duration=_seconds)
     records = all_records(step)
-    ok = scores.table.filter(pc.equal(scores.table["flag"], schema.OK))
-    taken = scores.selected[np.asarray(pc.equal(scores.table["flag"], schema.OK))]
+    ok, taken = found.table.filter(pa.array(found.is_ok)), found.selected[found.is_ok]
     return environment.get_template(TEMPLATE_FILE).render(
-        **_headline(step, scores, ok, records),
-        figures=[figure for figure in _figures(step, ok, taken) if figure is not None],
-        fates=_fates(scores.table),
+        **_headline(step, found, ok, records),
+        figures=_figures(found, ok, taken),
+        fates=_fates(found.table),
         rejects=_rejects(records[POOL]),
-        sources=_sources(scores.table, scores.selected),
-        examples=_examples(step, scores),
+        sources=_sources(found),
+        examples=_examples(step, found),
         stages=list(records.items()),
         settings=_settings(records),
         versions=_versions(records),
@@ -138,8 +142,8 @@ def render(step: Step, scores: Scores) -> str:
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_scores(step: Step) -> Scores:
-    """The numbers of all rows, a shard at a time; of ids and texts only those of the rows shown."""
+def read_findings(step: Step) -> Findings:
+    """The numbers of all rows, a shard at a time; ids only of the rows shown."""
     epochs = range(step.config.finetune.num_epochs + 1)
     columns = ["row", "source", "split", "cluster", "num_response_tokens", "truncated"]
     columns += [*(f"ppl_{i}" for i in epochs), "lp_app_1", "flag"]
@@ -147,27 +151,49 @@ def read_scores(step: Step) -> Scores:
     ends: dict[str, list[dict[str, Any]]] = {"ascending": [], "descending": []}
     for shard in step.shards():
         table = step.read(step.proxy_input(SCORE), shard, ["id", *columns])
-        ok = table.filter(pc.equal(table["flag"], schema.OK))
+        ok = table.filter(pc.field("flag") == schema.OK)
         for order, rows in ends.items():
-            keys = [(key, order) for key in ("lp_app_1", "id", "row")]
-            first = ok.take(pc.select_k_unstable(ok, NUM_EXAMPLES, keys))
-            rows += [{**row, "shard": shard} for row in first.to_pylist()]
-        for place, name in enumerate(columns):
-            if name in ("source", "split", "flag"):  # few values, many rows
-                encoded = pc.dictionary_encode(table[name])
-                table = table.set_column(place + 1, name, encoded)
-        tables.append(table.select(columns))
+            ordered = ok.sort_by([(key, order) for key in ("lp_app_1", "id", "row")])
+            rows += [{**r, "shard": shard} for r in ordered.slice(0, NUM_EXAMPLES).to_pylist()]
+        tables.append(_encoded(table.select(columns)))
     table = rundir.concat(tables).unify_dictionaries()
-    file = step.run.path / step.proxy_input(SELECT) / SELECTED_FILE
-    rows = np.asarray(pq.read_table(file, columns=["row"])["row"])
-    num_ok = pc.sum(pc.equal(table["flag"], schema.OK)).as_py()
-    shown = min(NUM_EXAMPLES, num_ok // 2)  # no row is shown at both ends
-    return Scores(
+    is_ok = _equal(table["flag"], schema.OK)
+    num_ok = int(is_ok.sum())
+    num_easy = min(NUM_EXAMPLES, num_ok // 2)  # no row is shown at both ends
+    return Findings(
         table,
-        np.isin(np.asarray(table["row"]), rows),
-        _end(ends["ascending"])[: min(NUM_EXAMPLES, num_ok - shown)],
-        _end(ends["descending"], reverse=True)[:shown],
+        is_ok,
+        np.isin(np.asarray(table["row"]), _selected_rows(step)),
+        _end(ends["ascending"])[: min(NUM_EXAMPLES, num_ok - num_easy)],
+        _end(ends["descending"], reverse=True)[:num_easy],
+        _values(step.read(CLUSTER, CENTROIDS_FILE, ["num_rows"]), "num_rows").astype(np.int64),
+        [
+            _values(step.read(step.proxy_input(FINETUNE, epoch), STEPS_FILE, ["loss"]), "loss")
+            for epoch in epochs[1:]
+        ],
     )
+
+
+def _selected_rows(step: Step) -> npt.NDArray[np.int64]:
+    """Rows of the selection; its file is made for other tools and carries no fingerprint."""
+    file = step.run.path / step.proxy_input(SELECT) / SELECTED_FILE
+    return np.asarray(pq.read_table(file, columns=["row"])["row"], dtype=np.int64)
+
+
+def _encoded(table: pa.Table) -> pa.Table:
+    """Text columns as codes: they have few values, and there may be millions of rows."""
+    columns = {
+        name: column.dictionary_encode() if pa.types.is_string(column.type) else column
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+    return pa.table(columns)
+
+
+def _equal(column: pa.ChunkedArray, value: str) -> npt.NDArray[np.bool_]:
+    """bool[n]: where a column of codes has this value."""
+    codes = column.combine_chunks()
+    places = [i for i, name in enumerate(codes.dictionary.to_pylist()) if name == value]
+    return np.isin(np.asarray(codes.indices), places)
 
 
 def _end(rows: list[dict[str, Any]], reverse: bool = False) -> list[dict[str, Any]]:
@@ -191,16 +217,16 @@ def _order(folder: str) -> tuple[int, int, bool]:
     """Place of a folder in the way through: 5 and 6 take turns, epoch by epoch."""
     stage, _, epoch = folder.removeprefix("proxies/").partition("/epoch-")
     number = int(stage.rpartition("/")[2].partition("-")[0])
-    return (min(number, 5) if number < 7 else number, int(epoch or 0), number != 6)
+    return (5 if number == 6 else number, int(epoch or 0), number != 6)
 
 
 def _texts(step: Step, examples: list[dict[str, Any]]) -> dict[int, list[dict[str, str]]]:
     """Turns of some rows; opens the shards they are in and no other."""
-    wanted = pa.array([example["row"] for example in examples], pa.int64())
+    wanted = [example["row"] for example in examples]
     texts: dict[int, list[dict[str, str]]] = {}
     for shard in sorted({example["shard"] for example in examples}):
         table = step.read(POOL, shard, ["row", "turns"])
-        for row in table.filter(pc.is_in(table["row"], wanted)).to_pylist():
+        for row in table.filter(pc.field("row").isin(wanted)).to_pylist():
             texts[row["row"]] = row["turns"]
     return texts
 
@@ -209,7 +235,7 @@ def _texts(step: Step, examples: list[dict[str, Any]]) -> dict[int, list[dict[st
 
 
 def _headline(
-    step: Step, scores: Scores, ok: pa.Table, records: Mapping[str, Record]
+    step: Step, found: Findings, ok: pa.Table, records: Mapping[str, Record]
 ) -> dict[str, Any]:
     """What the top of the page and its running text need."""
     select = records[step.proxy_input(SELECT)]
@@ -221,12 +247,13 @@ def _headline(
         "finished": f"{select.finished[:16].replace('T', ' ')} UTC",
         "num_lines": records[POOL].rows_in,
         "num_rejected": records[POOL].rejected,
-        "num_rows": len(scores.table),
+        "num_rows": len(found.table),
         "num_ok": len(ok),
-        "num_selected": int(scores.selected.sum()),
+        "num_selected": int(found.selected.sum()),
+        "num_clusters": len(found.cluster_sizes),
         "num_candidates": splits.get(schema.TRAIN, 0),
         "num_held_out": splits.get(schema.HOLDOUT, 0),
-        "num_truncated": int(pc.sum(ok["truncated"]).as_py() or 0),
+        "num_truncated": int(np.sum(np.asarray(ok["truncated"]))),
         "num_harder": int(np.sum(lp < 0)),
         "median_lp": _median(lp),
         "medians": [_median(_values(ok, name)) for name in _ppl_names(ok)],
@@ -236,7 +263,7 @@ def _headline(
 
 def _pool_name(pool: Record) -> str:
     files = sorted(pool.settings.get("files", {}))
-    return files[0] if len(files) == 1 else f"{_count(len(files))} files"
+    return files[0] if len(files) == 1 else _count(len(files), "file")
 
 
 def _rule(settings: Mapping[str, Any]) -> str:
@@ -248,7 +275,8 @@ def _rule(settings: Mapping[str, Any]) -> str:
         size = f"{settings['rows']:,} rows"
     else:
         size = f"{settings['percent']}%"
-    return f"the {end} {size} by {settings['metric']}"
+    rounding = ", rounded up as the reference code does," if settings["rule"] == "reference" else ""
+    return f"the {end} {size} by {settings['metric']}{rounding}"
 
 
 def _fates(table: pa.Table) -> list[tuple[str, int, float, str]]:
@@ -271,26 +299,23 @@ def _rejects(pool: Record) -> list[tuple[str, int, str]]:
     ]
 
 
-def _sources(table: pa.Table, selected: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _sources(found: Findings) -> dict[str, Any]:
     """Rows, scored and selected rows and median LP of every source, the largest first."""
-    column = table["source"].combine_chunks()
+    column = found.table["source"].combine_chunks()
     names = column.dictionary.to_pylist()
     code = np.asarray(column.indices, dtype=np.int64)
-    ok = np.asarray(pc.equal(table["flag"], schema.OK))
-    lp = np.asarray(table["lp_app_1"], dtype=np.float64)
+    lp = _values(found.table, "lp_app_1")
     num_rows, num_ok, num_selected = (
-        np.bincount(code[mask], minlength=len(names))
-        for mask in (np.ones(len(code), bool), ok, selected)
+        np.bincount(codes, minlength=len(names))
+        for codes in (code, code[found.is_ok], code[found.selected])
     )
-    by_source = np.argsort(code[ok], kind="stable")
-    groups = np.split(lp[ok][by_source], np.cumsum(num_ok)[:-1])
     order = sorted(range(len(names)), key=lambda i: (-num_rows[i], names[i]))
     return {
         "rows": [
             (
-                _cut(names[i], 80),
+                _cut(names[i], MAX_NAME),
                 *(int(num[i]) for num in (num_rows, num_ok, num_selected)),
-                _median(groups[i]),
+                _median(lp[code == i]),  # null where a row is not scored
             )
             for i in order[:MAX_SOURCES]
         ],
@@ -298,20 +323,21 @@ def _sources(table: pa.Table, selected: npt.NDArray[np.bool_]) -> dict[str, Any]
     }
 
 
-def _examples(step: Step, scores: Scores) -> list[dict[str, Any]]:
+def _examples(step: Step, found: Findings) -> list[dict[str, Any]]:
     """The rows at both ends, with their texts."""
-    texts = _texts(step, [*scores.hardest, *scores.easiest])
-    row_selected = set(np.asarray(scores.table["row"])[scores.selected].tolist())
-    groups = (("hardest", scores.hardest), ("easiest", scores.easiest))
+    texts = _texts(step, [*found.hardest, *found.easiest])
+    selected = np.asarray(found.table["row"])[found.selected]
+    chosen = set(selected[np.isin(selected, list(texts))].tolist())
+    groups = (("hardest", found.hardest), ("easiest", found.easiest))
     return [
         {
             "name": name,
             "rows": [
                 {
                     **row,
-                    "ppl": [row[column] for column in sorted(row) if column.startswith("ppl_")],
-                    "source": _cut(row["source"], 80),
-                    "selected": row["row"] in row_selected,
+                    "ppl": [value for name, value in row.items() if name.startswith("ppl_")],
+                    "source": _cut(row["source"], MAX_NAME),
+                    "selected": row["row"] in chosen,
                     "turns": [
                         (ROLE_NAMES.get(turn["role"], turn["role"]), _cut(turn["content"]))
                         for turn in texts[row["row"]][:MAX_TURNS]
@@ -366,13 +392,21 @@ def _versions(records: Mapping[str, Record]) -> list[tuple[str, str]]:
 # ── figures ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _figures(step: Step, ok: pa.Table, taken: npt.NDArray[np.bool_]) -> Iterator[Figure | None]:
+def _figures(found: Findings, ok: pa.Table, taken: npt.NDArray[np.bool_]) -> list[Figure]:
+    """Every chart that has something to show."""
+    figures: list[Figure] = []
     if len(ok):
-        yield _perplexity_figure(ok)
-        yield _learning_figure(ok, taken)
-        yield _length_figure(ok, taken)
-    yield _cluster_figure(step, ok, taken)
-    yield _training_figure(step)
+        figures += [_perplexity_figure(ok), _learning_figure(ok, taken)]
+    if taken.any():
+        figures.append(_length_figure(ok, taken))
+    if len(found.cluster_sizes) > MAX_BARS:
+        figures.append(_cluster_histogram(found.cluster_sizes))
+    elif len(found.cluster_sizes) > 1:
+        chosen = np.asarray(ok["cluster"], dtype=np.int64)[taken]
+        figures.append(_cluster_bars(found.cluster_sizes, chosen))
+    if any(np.isfinite(loss).any() for loss in found.losses):
+        figures.append(_training_figure(found.losses))
+    return figures
 
 
 def _perplexity_figure(ok: pa.Table) -> Figure:
@@ -381,9 +415,7 @@ def _perplexity_figure(ok: pa.Table) -> Figure:
         series = [series[0], series[1], series[-1]]
     last = len(_ppl_names(ok)) - 1
     bins = charts.log_bins(np.concatenate(series))
-    before, after = _number(_median(series[0])), _number(_median(series[1]))
-    verb = "stayed at" if before == after else _verb(_median(series[0]), _median(series[1]))
-    title = f"Median perplexity {verb} {after if before == after else f'{before} to {after}'}"
+    title = f"Median perplexity {_change(_median(series[0]), _median(series[1]))}"
     names = ["before training", "after one epoch", f"after {last} epochs"]
     styles = dict(zip("abc", series, strict=False))
     return Figure(
@@ -394,7 +426,7 @@ def _perplexity_figure(ok: pa.Table) -> Figure:
             Labels(title, "perplexity of the response (log scale)", "rows"),
         ),
         f"Each of {len(ok):,} scored rows is counted once per measurement."
-        + _outside_note(sum(charts.num_outside(values, bins) for values in series), "values"),
+        + _outside_note(sum(charts.num_outside(values, bins) for values in series)),
         tuple(zip(styles, names, strict=False)),
     )
 
@@ -415,14 +447,12 @@ def _learning_figure(ok: pa.Table, taken: npt.NDArray[np.bool_]) -> Figure:
             [Mark(0.0, "no change")],
         ),
         f"n = {len(lp):,} scored rows, {int(taken.sum()):,} of them selected. Left is hard; "
-        "left of 0 the row got harder." + _outside_note(charts.num_outside(lp, bins), "rows"),
+        "left of 0 the row got harder." + _outside_note(charts.num_outside(lp, bins)),
         (("a", "scored"), ("part", "of these selected")),
     )
 
 
-def _length_figure(ok: pa.Table, taken: npt.NDArray[np.bool_]) -> Figure | None:
-    if not taken.any():
-        return None
+def _length_figure(ok: pa.Table, taken: npt.NDArray[np.bool_]) -> Figure:
     length = _values(ok, "num_response_tokens")
     bins = charts.linear_bins(length, whole=True)
     pool, chosen = _median(length), _median(length[taken])
@@ -444,73 +474,65 @@ def _length_figure(ok: pa.Table, taken: npt.NDArray[np.bool_]) -> Figure | None:
             Labels(title, "scored tokens of the response", "% of the group’s rows"),
         ),
         f"n = {len(length):,} scored and {int(taken.sum()):,} selected rows; each group adds up to "
-        "100%." + _outside_note(charts.num_outside(length, bins), "rows"),
+        "100%." + _outside_note(charts.num_outside(length, bins)),
         (("a", "scored pool"), ("b", "selected")),
     )
 
 
-def _cluster_figure(step: Step, ok: pa.Table, taken: npt.NDArray[np.bool_]) -> Figure | None:
-    table = step.read(CLUSTER, CENTROIDS_FILE, ["cluster", "num_rows"])
-    sizes = np.asarray(table["num_rows"], dtype=np.int64)
-    if len(sizes) < 2:
-        return None  # a chart of one bar says nothing; the text names the cluster
-    smallest, largest = int(sizes.min()), int(sizes.max())
+def _cluster_title(sizes: npt.NDArray[np.int64]) -> str:
     middle = _number(_median(sizes.astype(np.float64)))
-    title = f"{len(sizes):,} clusters hold {smallest:,} to {largest:,} rows, {middle} in the median"
-    rows = f"{int(sizes.sum()):,} embedded rows"
-    if len(sizes) > MAX_BARS:
-        bins = charts.linear_bins(sizes.astype(np.float64), whole=True)
-        heights = {"a": charts.bin_counts(sizes.astype(np.float64), bins)}
-        labels = Labels(title, "rows in the cluster", "clusters")
-        note = f"n = {len(sizes):,} clusters of {rows}."
-        outside = _outside_note(charts.num_outside(sizes.astype(np.float64), bins), "clusters")
-        return Figure(title, charts.histogram(bins, heights, labels), note + outside)
-    cluster = np.asarray(ok["cluster"], dtype=np.int64)
-    names = np.asarray(table["cluster"], dtype=np.int64)
-    order = np.lexsort((names, -sizes))
-    chosen = np.array([np.sum(taken & (cluster == name)) for name in names], dtype=np.int64)
+    return (
+        f"{len(sizes):,} clusters hold {sizes.min():,} to {sizes.max():,} rows, {middle} in the "
+        "median"
+    )
+
+
+def _cluster_histogram(sizes: npt.NDArray[np.int64]) -> Figure:
+    title, values = _cluster_title(sizes), sizes.astype(np.float64)
+    bins = charts.linear_bins(values, whole=True)
+    heights = {"a": charts.bin_counts(values, bins)}
+    return Figure(
+        title,
+        charts.histogram(bins, heights, Labels(title, "rows in the cluster", "clusters")),
+        f"n = {len(sizes):,} clusters of {sizes.sum():,} embedded rows."
+        + _outside_note(charts.num_outside(values, bins)),
+    )
+
+
+def _cluster_bars(sizes: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]) -> Figure:
+    """A bar per cluster; `chosen` is the cluster of every selected row."""
+    title = _cluster_title(sizes)
+    order = np.argsort(-sizes, kind="stable")
+    num_chosen = np.bincount(chosen, minlength=len(sizes))
     return Figure(
         title,
         charts.bars(
-            [str(name) for name in names[order]],
-            {"a": sizes[order], "part": chosen[order]},
+            [str(index) for index in order],
+            {"a": sizes[order], "part": num_chosen[order]},
             Labels(title, "cluster, the largest first", "rows"),
         ),
-        f"n = {rows} in {len(sizes):,} clusters.",
+        f"n = {sizes.sum():,} embedded rows in {len(sizes):,} clusters.",
         (("a", "in the cluster"), ("part", "of these selected")),
     )
 
 
-def _training_figure(step: Step) -> Figure | None:
-    losses = [
-        np.asarray(step.read(folder, STEPS_FILE, ["loss"])["loss"], dtype=np.float64)
-        for epoch in range(1, step.config.finetune.num_epochs + 1)
-        for folder in [step.proxy_input(FINETUNE, epoch)]
-    ]
+def _training_figure(losses: list[FloatArray]) -> Figure:
+    """All epochs in one line, in groups of steps where there are very many."""
     loss = np.concatenate(losses)
-    if not np.isfinite(loss).any():
-        return None
     finite = loss[np.isfinite(loss)]
-    verb = _verb(finite[0], finite[-1])
-    title = f"Training loss {verb} {finite[0]:.2f} to {finite[-1]:.2f} nats per token"
+    title = f"Training loss {_change(finite[0], finite[-1])} nats per token"
     group = math.ceil(len(loss) / MAX_POINTS)
-    starts = np.arange(0, len(loss), group)
-    means = np.add.reduceat(loss, starts) / np.diff([*starts, len(loss)])
-    ends = np.cumsum([len(part) for part in losses])[:-1]
-    marks = [Mark(float(end) + 0.5, f"epoch {i}") for i, end in enumerate(ends, start=2)]
-    x = starts + (np.diff([*starts, len(loss)]) + 1) / 2  # steps counted from 1
+    edges = np.array([*range(0, len(loss), group), len(loss)])
+    means = np.add.reduceat(loss, edges[:-1]) / np.diff(edges)
+    middle = (edges[:-1] + 1 + edges[1:]) / 2  # steps are counted from 1
+    ends = np.cumsum([len(epoch) for epoch in losses])[:-1]
+    marks = [Mark(float(end) + 0.5, f"epoch {epoch}") for epoch, end in enumerate(ends, start=2)]
+    note = f"n = {len(loss):,}; one point per "
+    note += f"{group} optimizer steps, their mean." if group > 1 else "optimizer step."
+    if len(finite) < len(loss):
+        note += f" Left out, because their loss is not finite: {len(loss) - len(finite):,}."
     labels = Labels(title, "optimizer step", "mean NLL per scored token, nats")
-    return Figure(
-        title,
-        charts.line(x, means, labels, marks),
-        f"n = {len(loss):,} optimizer steps"
-        + (f", each point the mean of {group}." if group > 1 else ", one point each.")
-        + (
-            f" {len(loss) - len(finite):,} steps had no finite loss."
-            if len(loss) > len(finite)
-            else ""
-        ),
-    )
+    return Figure(title, charts.line(middle, means, labels, marks), note)
 
 
 # ── small things ─────────────────────────────────────────────────────────────────────────────────
@@ -525,7 +547,7 @@ def _ppl_names(table: pa.Table) -> list[str]:
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:
-    return {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
+    return {entry["values"]: entry["counts"] for entry in column.value_counts().to_pylist()}
 
 
 def _median(values: FloatArray) -> float:
@@ -533,12 +555,16 @@ def _median(values: FloatArray) -> float:
     return float(np.median(finite)) if len(finite) else math.nan
 
 
-def _verb(before: float, after: float) -> str:
-    return "fell from" if after < before else "rose from"
+def _change(before: float, after: float) -> str:
+    """``fell from 166 to 112``, or ``stayed at 166`` where it looks the same."""
+    if _number(before) == _number(after):
+        return f"stayed at {_number(after)}"
+    verb = "fell" if after < before else "rose"
+    return f"{verb} from {_number(before)} to {_number(after)}"
 
 
-def _outside_note(num: int, unit: str) -> str:
-    return f" {num:,} {unit} beyond the axis are in its end bars." if num else ""
+def _outside_note(num: int) -> str:
+    return f" Counted in the end bars, but beyond the axis: {num:,}." if num else ""
 
 
 def _cut(text: str, most: int = MAX_CHARACTERS) -> str:
@@ -547,8 +573,9 @@ def _cut(text: str, most: int = MAX_CHARACTERS) -> str:
     return short.translate(_PICTURES)
 
 
-def _count(value: int) -> str:
-    return f"{value:,}"
+def _count(value: int, noun: str = "") -> str:
+    """``1,234``, or with a noun ``1 row`` and ``2 rows``."""
+    return f"{value:,} {noun}{'' if value == 1 else 's'}" if noun else f"{value:,}"
 
 
 def _number(value: float) -> str:
@@ -575,7 +602,7 @@ def _part(share: float) -> str:
         return "<0.1%"
     if 0.9995 <= share < 1:
         return ">99.9%"
-    digits = 0 if share in (0.0, 1.0) or 0.1 <= share < 0.995 else 1
+    digits = 0 if share in (0.0, 1.0) or 0.2 <= share < 0.995 else 1
     return f"{100 * share:,.{digits}f}%"
 
 
