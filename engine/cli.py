@@ -83,7 +83,11 @@ def _add_run(commands: Any) -> None:
         help="one setting over the file's; may be repeated",
     )
     stages = ", ".join(STAGE_NAMES)
-    command.add_argument("--until", metavar="STAGE", help=f"stop after this stage ({stages})")
+    command.add_argument(
+        "--until",
+        metavar="STAGE",
+        help=f"stop after this stage, its last epoch included ({stages})",
+    )
     command.add_argument(
         "--rebuild", metavar="STAGE", help="redo this stage and what depends on it"
     )

@@ -40,6 +40,8 @@ STAGE_NAMES = (
 
 Dtype = Literal["float32", "bfloat16"]
 PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction01 = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -107,7 +109,7 @@ class EmbedConfig(Section):
     """Precision of the embedder."""
 
 
-class ClusterConfig(Section):
+class ClustersConfig(Section):
     """3-cluster: k-means over the embeddings."""
 
     num: PositiveInt | None = None
@@ -129,7 +131,7 @@ class ProxyConfig(Section):
     """A causal language model: hub id, local folder, or `bundled`. Safetensors only."""
     revision: str | None = None
     """Commit of the hub model (40 hex digits); needed for a hub id."""
-    dtype: Dtype | Literal["auto"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of scoring and training; `auto` is bfloat16 on GPUs, float32 on CPUs."""
     template: Literal["alpaca", "chat"] = "alpaca"
     """Prompt wording: the paper's Alpaca text, or the tokenizer's own chat template."""
@@ -144,19 +146,19 @@ class FinetuneConfig(Section):
     """Epochs to train and score; LP_app needs one."""
     schedule_epochs: PositiveInt | None = None
     """Length of the cosine schedule in epochs; the paper's P_1 lies in one of 3."""
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: PositiveFloat | None = None
     """Peak learning rate; without it the bundled proxy's own, else the paper's 2e-5."""
     batch_size: PositiveInt = 96
     """Rows per optimizer step, over all workers."""
     warmup_fraction: Fraction01 = 0.03
     """Part of the schedule over which the learning rate rises from 0."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """AdamW's decoupled weight decay."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Fraction01, Fraction01] = (0.9, 0.999)
     """AdamW's moment decays."""
-    epsilon: float = 1e-8
+    epsilon: PositiveFloat = 1e-8
     """AdamW's epsilon."""
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    max_grad_norm: NonNegativeFloat = 1.0
     """Gradient norm to clip at; 0 for no clipping."""
     dropout: Fraction01 = 0.0
     """Every dropout probability of the model while training."""
@@ -228,7 +230,7 @@ class Config(Section):
 
     pool: PoolConfig = PoolConfig()
     embed: EmbedConfig = EmbedConfig()
-    cluster: ClusterConfig = ClusterConfig()
+    clusters: ClustersConfig = ClustersConfig()
     proxy: ProxyConfig = ProxyConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     select: SelectConfig = SelectConfig()
@@ -306,8 +308,8 @@ def _set(tree: dict[str, Any], setting: str) -> None:
 def _number(text: str) -> Any:
     """YAML, except that 5e-4 is a number too (YAML 1.1 wants a dot in it)."""
     value: Any = yaml.safe_load(text)
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-        return float(value)
+    if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text.strip()):  # not when quoted
+        return float(text)
     return value
 
 

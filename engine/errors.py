@@ -26,5 +26,9 @@ class ModelError(PoolscoreError):
     """A model cannot be used."""
 
 
+class WorkerError(PoolscoreError):
+    """A worker failed or died."""
+
+
 class RunDirError(PoolscoreError):
     """The run directory cannot serve this run."""

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock
 
 from engine.errors import RunDirError
@@ -35,7 +36,12 @@ def exclusive(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
-    owner = {"run": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid()}
+    owner = {
+        "run": uuid.uuid4().hex,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+    }
     with FileLock(f"{path}.guard"):  # look and take in one breath
         _refuse_if_held(path)
         path.write_text(json.dumps(owner))
@@ -56,7 +62,7 @@ def _refuse_if_held(path: Path) -> None:
     if not owner:
         return
     here = owner.get("host") == socket.gethostname()
-    alive = _is_running(int(owner["pid"])) if here else age < STALE_SECONDS
+    alive = _is_running(owner) if here else age < STALE_SECONDS
     if alive:
         raise RunDirError(
             f"{path.parent} is in use by another run: process {owner['pid']} on {owner['host']}, "
@@ -72,14 +78,13 @@ def _held(path: Path) -> tuple[dict[str, Any], float]:
         return {}, 0.0
 
 
-def _is_running(pid: int) -> bool:
+def _is_running(owner: dict[str, Any]) -> bool:
+    """Whether that very process lives: after a reboot its number may be another's."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        started = psutil.Process(int(owner["pid"])).create_time()
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
+    return abs(started - owner.get("started", started)) < 1.0
 
 
 def _beat(path: Path, stop: threading.Event) -> None:

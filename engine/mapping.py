@@ -20,6 +20,7 @@ import pyarrow as pa
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
+from engine.failures import for_people
 from engine.nodes import Nodes
 from engine.progress import Progress
 from engine.step import POOL, Outcome, Step
@@ -83,9 +84,10 @@ def map_shards(
     progress.at(sum(rows.values()) - sum(rows[shard] for shard in missing))
     peak = 0
     if missing:
-        for done in _map_names(step, nodes, make_worker, settings, missing, num_workers):
-            progress.add(rows[done["shard"]])
-            peak = max(peak, done["peak_memory_bytes"])
+        with for_people(step):
+            for done in _map_names(step, nodes, make_worker, settings, missing, num_workers):
+                progress.add(rows[done["shard"]])
+                peak = max(peak, done["peak_memory_bytes"])
     progress.finish()
     outcome = _outcome([step.run.receipt(step.folder, shard) for shard in shards])
     return replace(outcome, workers=num_workers, peak_memory_bytes=peak)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import ray
 
@@ -64,6 +66,12 @@ class Nodes:
         return max(1, min(self.resources.num_workers or fit, num_shards))
 
     @property
+    def cpus_per_train_worker(self) -> int:
+        """CPU cores of one training worker; on one machine the workers share what there is."""
+        share = max(1, self.num_cpus // self.train_workers)
+        return self.cpus_per_worker if self.may_grow else min(self.cpus_per_worker, share)
+
+    @property
     def train_workers(self) -> int:
         """Number of training workers."""
         return self.resources.train_workers or max(1, self.num_gpus * self.gpus_per_worker)
@@ -99,16 +107,34 @@ def _init(address: str) -> None:
     environment = dict(_WORKER_ENVIRONMENT)
     environment.update({name: os.environ[name] for name in _FORWARDED if name in os.environ})
     local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    # Ray's C++ core warns on stderr about the retries that Ray Data sets up. What fails for real
+    # arrives as an exception, so its own voice is turned off, and its line that says so as well.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": environment},
-            **(local if address == "local" else {}),
-        )
+        with _stderr_muted():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": environment},
+                **(local if address == "local" else {}),
+            )
     except ConnectionError as error:
         raise ConfigError(
             f"no Ray cluster answers at {address!r} (resources.address or RAY_ADDRESS): {error}\n"
             "Start one with `ray start --head`, or leave the address out to run on this machine."
         ) from None
+
+
+@contextmanager
+def _stderr_muted() -> Iterator[None]:
+    """Drop what C++ code writes to file descriptor 2; exceptions are not touched."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -134,7 +134,7 @@ def run(
     Args:
         config: the settings; what depends on model and machine is filled in and recorded.
         run_dir: where everything is written; a run directory is resumed.
-        until: stop after this stage.
+        until: stop after this stage (after its last epoch).
         rebuild: redo this stage and what depends on it.
         say: takes each line meant for people.
 
@@ -152,7 +152,8 @@ def run(
             _clear(steps, rebuild, say)
         done = [refuse_drift(step) for step in steps]  # all of them, before any work
         target.commit(rundir.SETTINGS, config.to_yaml().encode())
-        for number, (step, is_done) in enumerate(zip(steps, done, strict=True), start=1):
+        last = max((i for i, s in enumerate(steps, 1) if s.stage == until), default=len(steps))
+        for number, (step, is_done) in enumerate(zip(steps[:last], done, strict=False), start=1):
             head = f"[{number}/{len(steps)}] {step.label:<19}"
             if is_done:
                 say(f"{head} done before")
@@ -160,8 +161,6 @@ def run(
                 _check_space(target)
                 record = _do(step, stages[step.stage], cluster_nodes)
                 say(f"{head} {_summary(record)}")
-            if step.stage == until and step.epoch in (0, config.finetune.num_epochs):
-                break
     return target
 
 
@@ -181,6 +180,7 @@ def _do(step: Step, stage: ModuleType, cluster_nodes: nodes.Nodes) -> Record:
         seconds=round(time.monotonic() - start, 3),
         peak_memory_bytes=outcome.peak_memory_bytes,
         workers=outcome.workers,
+        files=step.files(),
         details=dict(outcome.details),
         versions=versions(),
         commit=commit(),

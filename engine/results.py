@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from engine import rundir
 from engine.config import Config, SelectConfig
-from engine.errors import RunDirError
+from engine.errors import PoolscoreError, RunDirError
 from engine.pipeline import plan
 from engine.rundir import Record, RunDir
 from engine.stages import select
@@ -34,6 +34,14 @@ class StageStatus:
     record: Record | None
     shards_done: int
     shards_total: int
+
+
+class Status(NamedTuple):
+    """How far a run is."""
+
+    stages: list[StageStatus]
+    problem: str | None
+    """Why the inputs could not be compared with the records, where they could not."""
 
 
 class Chosen(NamedTuple):
@@ -119,9 +127,14 @@ class Run:
         """The report, an HTML page."""
         return self.dir.path / self._finished("report").folder / "report.html"
 
-    def status(self) -> list[StageStatus]:
+    def status(self) -> Status:
         """How far each step is, measured against the pool and the models as they are now."""
-        return [self._status(step) for step in plan(self.config, self.dir)]
+        problem = None
+        try:
+            steps = plan(self.config, self.dir)
+        except PoolscoreError as error:  # the pool or a model is gone: take the records' word
+            steps, problem = self.steps, str(error)
+        return Status([self._status(step) for step in steps], problem)
 
     def _status(self, step: Step) -> StageStatus:
         record = self.dir.record(step.folder)

@@ -18,6 +18,7 @@ last*: a stage is whole when its record is there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -64,6 +65,8 @@ class Record(BaseModel):
     peak_memory_bytes: int
     """Largest resident memory of any one process of the stage."""
     workers: int
+    files: list[str]
+    """Names of the files it wrote; one that is gone makes the stage unfinished again."""
     details: dict[str, Any]
     """Whatever else a reader of this stage wants to know."""
     versions: dict[str, str]
@@ -213,7 +216,8 @@ class RunDir:
                     cache[key] = hashlib.file_digest(file, "sha256").hexdigest()
             digests[name] = cache[key]
         if cache != known:
-            self.commit(_HASHES, json.dumps(cache, indent=0).encode())
+            with contextlib.suppress(PermissionError):  # reading somebody else's run is fine
+                self.commit(_HASHES, json.dumps(cache, indent=0).encode())
         return digests
 
 

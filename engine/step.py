@@ -82,6 +82,12 @@ class Step:
         """Write one file of this step's output."""
         self.run.commit_table(self.folder, shard, table, self.fingerprint, receipt)
 
+    def files(self) -> list[str]:
+        """Names of the files this step has written so far, its record aside."""
+        folder = self.run.path / self.folder
+        names = [path.name for path in folder.glob("*") if path.is_file()]
+        return sorted(name for name in names if not name.startswith((".", "_")))
+
     def missing(self) -> list[str]:
         """Shards this step has yet to write: what a resumed run works on."""
         return [
@@ -104,7 +110,7 @@ def refuse_drift(step: Step) -> bool:
     if record is None:
         return False
     if record.fingerprint == step.fingerprint:
-        return True
+        return set(record.files) <= set(step.files())
     lines = [
         f"  {key}: was {old!r}, now {new!r}"
         for key, old, new in differences(record.settings, dict(step.settings))

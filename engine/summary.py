@@ -108,7 +108,8 @@ def status_table(run: Run) -> str:
     """Stage by stage: state, rows, flagged rows, seconds."""
     lines = [f"{'stage':<20} {'state':<10} {'rows':>12} {'flagged':>9} {'time':>13}"]
     total = 0.0
-    for entry in run.status():
+    stages, problem = run.status()
+    for entry in stages:
         record = entry.record
         state: str = entry.state
         if record is None:
@@ -123,4 +124,6 @@ def status_table(run: Run) -> str:
             f"{duration(record.seconds):>13}"
         )
     lines.append(f"{'':<20} {'':<10} {'':>12} {'':>9} {duration(total):>13}")
+    if problem is not None:
+        lines += ["", "Whether anything has drifted cannot be told:", problem]
     return "\n".join(lines)

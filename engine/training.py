@@ -140,7 +140,8 @@ class Trainer:
         for micro in own:
             # An empty micro-batch still runs, with weight 0, so that collectives stay in step.
             weight = 1.0 if len(micro) else 0.0
-            nll = self._nll(self.engine, micro if len(micro) else batch[:1]).sum() * weight
+            rows = micro if len(micro) else batch[:1]
+            nll = self._nll(self.engine, rows, self.plan.device).sum() * weight
             # DeepSpeed averages over workers; times their number, what remains is a plain sum.
             self.engine.backward(nll * self.world_size / num_tokens)
             total += nll.detach()
@@ -149,13 +150,13 @@ class Trainer:
         dist.all_reduce(total)
         return float(total) / num_tokens, num_tokens, fed
 
-    def _nll(self, nll: nn.Module, batch: npt.NDArray[np.int64]) -> torch.Tensor:
+    def _nll(self, nll: nn.Module, batch: npt.NDArray[np.int64], device: str) -> torch.Tensor:
         """float32[scored tokens of the batch]"""
         scored = [self.rows.scored[i] for i in batch]
         input_ids = batching.pad([self.rows.input_ids[i] for i in batch], fill=0)
         rows = np.repeat(np.arange(len(batch)), [len(s) for s in scored])
         arrays = (input_ids, rows, np.concatenate(scored).astype(np.int64))
-        return nll(*(torch.from_numpy(a).to(self.plan.device) for a in arrays))
+        return nll(*(torch.from_numpy(a).to(device) for a in arrays))
 
     def _grad_norm(self) -> float | None:
         norm = self.engine.get_global_grad_norm()  # unknown to DeepSpeed without ZeRO in float32
@@ -184,15 +185,16 @@ class Trainer:
         """
         state = self._float32_weights()
         probe = np.argsort(-self.lengths, kind="stable")[:2]
-        trained = self._probe_loss(self.engine, probe)
+        trained = self._probe_loss(self.engine, probe, self.plan.device)
         if self.rank == 0:
             self.model.config.update(self.kept)
             with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
                 self.model.save_pretrained(folder, state_dict=state)
-            plan = self.plan
-            reloaded = models.load_language_model(folder, plan.dtype, plan.device)
-            error = abs(self._probe_loss(TokenNLL(reloaded).to(plan.device), probe) - trained)
-            if not error <= MAX_RELOAD_ERROR[plan.dtype]:
+            del state  # a copy of the weights is enough beside the reloaded one
+            # On the CPU: next to a model in training a GPU may have no room for a second one.
+            reloaded = models.load_language_model(folder, "float32", "cpu")
+            error = abs(self._probe_loss(TokenNLL(reloaded), probe, "cpu") - trained)
+            if not error <= MAX_RELOAD_ERROR[self.plan.dtype]:
                 raise FloatingPointError(
                     f"the saved model's loss is {error:.2g} nats off the trained one's: "
                     f"{folder} is not the model that was trained"
@@ -200,9 +202,9 @@ class Trainer:
         dist.barrier()
 
     @torch.no_grad()
-    def _probe_loss(self, nll: nn.Module, probe: npt.NDArray[np.int64]) -> float:
+    def _probe_loss(self, nll: nn.Module, probe: npt.NDArray[np.int64], device: str) -> float:
         nll.eval()  # DeepSpeed's engine returns nothing here
-        return float(self._nll(nll, probe).mean())
+        return float(self._nll(nll, probe, device).mean())
 
     def _float32_weights(self) -> dict[str, torch.Tensor]:
         """The float32 weights, tied ones once; gathered on all ranks, kept on rank 0."""
@@ -237,7 +239,8 @@ def load_without_dropout(plan: TrainingPlan) -> tuple[Any, dict[str, Any]]:
         if isinstance(value, float) and ("dropout" in key or "drop" in key.split("_")[-1])
     }
     wanted = dict.fromkeys(own, plan.config.dropout)
-    model = models.load_language_model(plan.weights, "float32", plan.device, **wanted)
+    # On the CPU: DeepSpeed casts and shards the model before it puts it onto the device.
+    model = models.load_language_model(plan.weights, "float32", "cpu", **wanted)
     if plan.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model, own

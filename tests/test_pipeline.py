@@ -29,7 +29,7 @@ def make_config(pool: Path, model: Path, **resources: object) -> Config:
     return Config.from_tree(
         {
             "pool": {"paths": [str(pool)], "shard_rows": SHARD_ROWS},
-            "cluster": {"num": 3},
+            "clusters": {"num": 3},
             "proxy": {"model": str(model), "name": "tiny", "max_tokens": 128},
             "finetune": {"learning_rate": 2e-3, "batch_size": BATCH_SIZE},
             "select": {"percent": "25"},
@@ -228,7 +228,7 @@ DRIFT = [
     ("pool", {"holdout_fraction": 0.5}, "pool"),
     ("pool", {"shard_rows": 7}, "pool"),
     ("embed", {"max_tokens": 99}, "embed"),
-    ("cluster", {"seed": 1}, "cluster"),
+    ("clusters", {"seed": 1}, "cluster"),
     ("proxy", {"max_tokens": 64}, "tokens"),
     ("proxy", {"dtype": "bfloat16"}, "perplexity"),
     ("finetune", {"learning_rate": 1.0}, "finetune"),

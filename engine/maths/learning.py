@@ -25,7 +25,8 @@ def lp_app(nll_0: Floats, nll_i: Floats) -> Floats:
         float64[n], at most 1; low = hard, negative = unlearnt. ``-expm1(nll_i - nll_0)`` neither
         overflows with P nor cancels when the two are close.
     """
-    return -np.expm1(nll_i - nll_0)
+    with np.errstate(over="ignore"):
+        return -np.expm1(nll_i - nll_0)
 
 
 def lp(nlls: Sequence[Floats], i: int) -> Floats:

@@ -15,6 +15,8 @@ import ray
 
 from engine import schema
 from engine.config import Config
+from engine.errors import ConfigError
+from engine.failures import for_people
 from engine.mapping import peak_memory_bytes
 from engine.maths import kmeans
 from engine.nodes import Nodes
@@ -28,7 +30,7 @@ CENTROIDS_FILE = "centroids.parquet"
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
     """Every setting of the clustering."""
-    return config.cluster.model_dump(mode="json")
+    return config.clusters.model_dump(mode="json")
 
 
 def run(step: Step, nodes: Nodes) -> Outcome:
@@ -42,15 +44,19 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         max_retries=2,
     )
     num_threads = nodes.num_cpus if not nodes.gpus_per_worker else nodes.cpus_per_worker
-    return ray.get(task.remote(step, num_threads, bool(nodes.gpus_per_worker)))
+    with for_people(step):
+        return ray.get(task.remote(step, num_threads, bool(nodes.gpus_per_worker)))
 
 
 def cluster_shards(step: Step, num_threads: int, use_gpu: bool) -> Outcome:
     """Read all embeddings, cluster them, write every shard and the centroids."""
-    config = step.config.cluster
+    config = step.config.clusters
     vectors = np.concatenate([_vectors(step, shard) for shard in step.shards()])
     if len(vectors) == 0:
-        raise ValueError("no row of the pool can be scored: every row is flagged, see 1-pool")
+        raise ConfigError(
+            "no row of the pool can be scored: every row is flagged. See the flags in 1-pool, and "
+            "docs/formats.md for what they mean."
+        )
     k = kmeans.num_clusters(len(vectors), config.rows_per_cluster, config.num)
     found = kmeans.kmeans(vectors, k, config.num_iterations, config.seed, num_threads, use_gpu)
     num_rows = _write_shards(step, found)

@@ -18,8 +18,10 @@ import numpy as np
 import pyarrow as pa
 
 from engine import models, schema
+from engine.columns import to_lists
 from engine.config import Config
 from engine.errors import ConfigError
+from engine.failures import for_people
 from engine.mapping import peak_memory_bytes
 from engine.nodes import Nodes
 from engine.progress import Progress
@@ -56,7 +58,7 @@ class _Job:
 
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Train this epoch on Ray Train, after the one before it where there is one."""
-    job = _Job(step, zero_stage(step.config, nodes), nodes.device, nodes.cpus_per_worker)
+    job = _Job(step, zero_stage(step.config, nodes), nodes.device, nodes.cpus_per_train_worker)
     num_rows, num_tokens = _size(step)
     if not num_rows:
         raise ConfigError(
@@ -68,7 +70,8 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     live.unlink(missing_ok=True)
     watcher = _Watcher(live, Progress(step.label, num_rows, "rows"))
     try:
-        _fit(job, nodes)
+        with for_people(step):
+            _fit(job, nodes)
     finally:
         peak = watcher.stop()
         live.unlink(missing_ok=True)
@@ -119,7 +122,7 @@ def _fit(job: _Job, nodes: Nodes) -> None:
             num_workers=nodes.train_workers,
             use_gpu=gpu,
             resources_per_worker={
-                "CPU": min(nodes.cpus_per_worker, max(1, nodes.num_cpus // nodes.train_workers)),
+                "CPU": nodes.cpus_per_train_worker,
                 **({"GPU": 1} if gpu else {}),
             },
         ),
@@ -193,8 +196,8 @@ def load_rows(step: Step) -> Any:
     return TrainingRows(
         ids=table["id"].to_pylist(),
         row=np.asarray(table["row"], dtype=np.int64),
-        input_ids=_lists(table["input_ids"]),
-        scored=_lists(table["scored"]),
+        input_ids=to_lists(table["input_ids"]),
+        scored=to_lists(table["scored"]),
     )
 
 
@@ -207,14 +210,10 @@ def _training_part(step: Step, shard: str) -> pa.Table:
     return table.filter(pa.array(train & ok))
 
 
-def _lists(column: pa.ChunkedArray) -> list[np.ndarray]:
-    return [np.asarray(value.values) for value in column]
-
-
 def _size(step: Step) -> tuple[int, int]:
     """Rows and tokens of one epoch."""
     parts = [_training_part(step, shard) for shard in step.shards()]
-    tokens = sum(len(chunk.flatten()) for part in parts for chunk in part["input_ids"].chunks)
+    tokens = sum(len(ids) for part in parts for ids in to_lists(part["input_ids"]))
     return sum(part.num_rows for part in parts), tokens
 
 

@@ -7,7 +7,6 @@ is arithmetic on them. Null for flagged rows.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pyarrow as pa
 import torch
 
 from engine import models, schema
+from engine.columns import to_lists
 from engine.config import Config
 from engine.mapping import Made, map_shards
 from engine.maths.batching import length_sorted_batches, pad
@@ -79,8 +79,8 @@ class PerplexityWorker:
         columns = ["id", "input_ids", "scored", "end_scored"]
         tokens = step.read(step.proxy_input(TOKENS), shard, columns)
         keep = np.flatnonzero(np.asarray(tokens["input_ids"].is_valid()))
-        rows = _lists(tokens["input_ids"], keep)
-        scored = _lists(tokens["scored"], keep)
+        rows = to_lists(tokens["input_ids"].take(pa.array(keep)))
+        scored = to_lists(tokens["scored"].take(pa.array(keep)))
         if rows and not self.checked:
             self._check_head(rows)
         sums, lasts, computed = self._score(rows, scored)
@@ -126,14 +126,6 @@ class PerplexityWorker:
             lasts[batch] = values[ends - 1]
             computed += input_ids.size
         return sums, lasts, computed
-
-
-def _lists(column: pa.ChunkedArray, keep: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int32]]:
-    """One int32 array per kept row, as views of the column's buffer."""
-    taken = column.take(pa.array(keep)).combine_chunks()
-    values = np.asarray(taken.flatten())
-    offsets = np.concatenate([[0], np.cumsum(np.asarray(taken.value_lengths(), dtype=np.int64))])
-    return [values[a:b] for a, b in pairwise(offsets)]
 
 
 def _as_table(

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from engine import models, schema
+from engine.columns import from_lists
 from engine.config import Config
 from engine.errors import ConfigError
 from engine.mapping import Made, map_shards
@@ -90,8 +89,8 @@ def as_table(ids: pa.ChunkedArray, rows: list[Encoded | None], flags: list[str])
     return pa.table(
         [
             ids,
-            _lists([row.input_ids if row else None for row in ok]),
-            _lists([row.scored if row else None for row in ok]),
+            from_lists([row.input_ids if row else None for row in ok]),
+            from_lists([row.scored if row else None for row in ok]),
             pa.array([row.end_scored if row else None for row in ok], pa.bool_()),
             pa.array([len(r.input_ids) - len(r.scored) if r else None for r in ok], pa.int32()),
             pa.array([len(row.scored) if row else None for row in ok], pa.int32()),
@@ -100,13 +99,3 @@ def as_table(ids: pa.ChunkedArray, rows: list[Encoded | None], flags: list[str])
         ],
         schema=schema.TOKENS,
     )
-
-
-def _lists(rows: list[npt.NDArray[np.int32] | None]) -> pa.LargeListArray:
-    """``large_list<int32>`` from one array per row, without a Python object per token."""
-    lengths = np.array([0 if row is None else len(row) for row in rows], dtype=np.int64)
-    present = [row for row in rows if row is not None]
-    values = np.concatenate(present) if present else np.zeros(0, dtype=np.int32)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    mask = pa.array([row is None for row in rows])
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values, mask=mask)

@@ -130,6 +130,7 @@ def write_records(run: RunDir, pool: Pool, inputs: dict[str, str]) -> None:
             seconds=61.0,
             peak_memory_bytes=2**30,
             workers=1,
+            files=[],
             details={"rejected": pool.rejected} if stage == "pool" else {},
             versions={"poolscore": "0.1.0"},
             commit="0123456789ab",

@@ -1,0 +1,34 @@
+"""Arrow list columns to NumPy arrays and back, without a Python object per element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Int32s = npt.NDArray[np.int32]
+
+
+def from_lists(rows: Sequence[Int32s | None]) -> pa.LargeListArray:
+    """``large_list<int32>`` with one entry per row, null where a row is None."""
+    lengths = [0 if row is None else len(row) for row in rows]
+    present = [row for row in rows if row is not None]
+    values = np.concatenate(present) if present else np.zeros(0, dtype=np.int32)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), pa.int64())
+    mask = pa.array([row is None for row in rows])
+    return pa.LargeListArray.from_arrays(offsets, pa.array(values, pa.int32()), mask=mask)
+
+
+def to_lists(column: pa.ChunkedArray) -> list[Int32s]:
+    """One array per row, as views of the column's buffers; the column holds no null."""
+    assert column.null_count == 0, "take the rows that are there first"
+    lists: list[Int32s] = []
+    for chunk in column.chunks:
+        values = np.asarray(chunk.flatten())
+        lengths = np.asarray(chunk.value_lengths(), dtype=np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        lists += [values[start:end] for start, end in pairwise(offsets)]
+    return lists

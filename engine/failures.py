@@ -1,0 +1,66 @@
+"""What went wrong on a worker, as an error for people.
+
+Ray wraps a worker's exception in its own, with the traceback of every process it came through as
+text. Here the original is dug out; the full story goes to a file in the run directory.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from engine.errors import PoolscoreError, WorkerError
+from engine.step import Step
+
+STORY_FILE = "error.log"
+LAST_LINES = 6
+
+
+@contextmanager
+def for_people(step: Step) -> Iterator[None]:
+    """Turn what Ray raises for a failed worker into a `PoolscoreError`.
+
+    Raises:
+        PoolscoreError: the worker's own, where it raised one.
+        WorkerError: else, with the last lines of what happened and where the rest is.
+    """
+    from ray.exceptions import RayError
+    from ray.train import TrainingFailedError
+
+    try:
+        yield
+    except (RayError, TrainingFailedError) as error:
+        first = original(error)
+        if isinstance(first, PoolscoreError):
+            raise first from None
+        story = step.run.path / STORY_FILE
+        step.run.commit(STORY_FILE, "".join(traceback.format_exception(error)).encode())
+        lines = [line for line in str(first).strip().splitlines() if line.strip()]
+        raise WorkerError(
+            f"{step.label} failed on a worker: {type(first).__name__}\n"
+            + "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
+            + f"\nThe whole story is in {story}. Finished shards are kept:\n"
+            "the same command goes on where it stopped. A worker that died without a word was most "
+            "often out of memory:\nlower resources.score_batch_tokens, "
+            "resources.micro_batch_rows or resources.num_workers."
+        ) from None
+
+
+def original(error: BaseException) -> BaseException:
+    """The exception at the bottom: the one that the worker's own code raised."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        failures = getattr(error, "worker_failures", None)
+        below = (
+            next(iter(failures.values()), None)
+            if failures
+            else getattr(error, "controller_failure", None)
+            or getattr(error, "cause", None)
+            or error.__cause__
+        )
+        if not isinstance(below, BaseException):
+            break
+        error = below
+    return error

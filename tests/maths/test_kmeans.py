@@ -1,0 +1,121 @@
+"""k-means, in a process of its own: faiss and torch must not meet (two OpenMP runtimes)."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+
+from engine.maths import kmeans
+from engine.maths.kmeans import Clustering
+
+CENTRES = np.array([[0, 0, 0], [10, 0, 0], [0, 10, 0], [0, 0, 10]], dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[ProcessPoolExecutor]:
+    """A fresh interpreter, which imports `kmeans` and with it faiss, and never torch."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as executor:
+        yield executor
+
+
+def cluster(
+    process: ProcessPoolExecutor,
+    vectors: np.ndarray,
+    k: int,
+    num_iterations: int = 20,
+    seed: int = 0,
+) -> Clustering:
+    return process.submit(kmeans.kmeans, vectors, k, num_iterations, seed, 1).result(timeout=60)
+
+
+def blobs(rows_per_blob: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    label = rng.permutation(np.repeat(np.arange(4), rows_per_blob))
+    noise = rng.normal(scale=0.3, size=(len(label), 3))
+    return (CENTRES[label] + noise).astype(np.float32), label
+
+
+def test_separated_blobs_are_found(process: ProcessPoolExecutor) -> None:
+    vectors, label = blobs()
+    # Lloyd's algorithm may end in a poor optimum from one start, so the best of a few counts.
+    found = min((cluster(process, vectors, 4, seed=seed) for seed in range(20)), key=inertia)
+    pairs = set(zip(label.tolist(), found.cluster.tolist(), strict=True))
+    assert len(pairs) == 4  # one cluster per blob, one blob per cluster
+    assert {a for a, _ in pairs} == {b for _, b in pairs} == {0, 1, 2, 3}
+    for blob, index in pairs:
+        np.testing.assert_allclose(
+            found.centroids[index], vectors[label == blob].mean(axis=0), atol=1e-5
+        )
+
+
+def inertia(found: Clustering) -> float:
+    return found.inertia
+
+
+def test_every_vector_goes_to_its_nearest_centroid(process: ProcessPoolExecutor) -> None:
+    vectors = np.random.default_rng(1).normal(size=(300, 8)).astype(np.float32)
+    found = cluster(process, vectors, 12)
+    apart = np.linalg.norm(
+        vectors[:, None].astype(np.float64) - found.centroids[None].astype(np.float64), axis=2
+    )
+    assert (found.cluster == apart.argmin(axis=1)).all()
+    np.testing.assert_allclose(found.distance, apart.min(axis=1), rtol=1e-4)
+    assert found.inertia == pytest.approx((apart.min(axis=1) ** 2).sum(), rel=1e-5)
+    assert found.inertia == pytest.approx(
+        sum(float(d) ** 2 for d in found.distance.tolist()), rel=1e-12
+    )
+
+
+def test_all_vectors_take_part_in_training(process: ProcessPoolExecutor) -> None:
+    # One centroid is the mean of all rows, also past the 256 per centroid at which faiss samples.
+    vectors = np.random.default_rng(2).normal(size=(2000, 4)).astype(np.float32)
+    found = cluster(process, vectors, 1)
+    np.testing.assert_allclose(
+        found.centroids[0], vectors.mean(axis=0, dtype=np.float64), atol=1e-5
+    )
+
+
+def test_the_seed_decides_alone(process: ProcessPoolExecutor) -> None:
+    vectors = np.random.default_rng(4).normal(size=(400, 8)).astype(np.float32)
+    first, second = (cluster(process, vectors, 10, seed=7) for _ in range(2))
+    np.testing.assert_array_equal(first.centroids, second.centroids)
+    np.testing.assert_array_equal(first.cluster, second.cluster)
+    np.testing.assert_array_equal(first.distance, second.distance)
+    assert (cluster(process, vectors, 10, seed=8).cluster != first.cluster).any()
+
+
+def test_as_many_clusters_as_vectors(process: ProcessPoolExecutor) -> None:
+    found = cluster(process, CENTRES, 4)
+    assert sorted(found.cluster.tolist()) == [0, 1, 2, 3]
+    np.testing.assert_allclose(found.distance, 0.0, atol=1e-3)
+    assert found.inertia == pytest.approx(0.0, abs=1e-5)
+
+
+def test_inertia_is_the_sum_of_squared_distances() -> None:
+    distance = np.array([3.0, 4.0, 0.5], dtype=np.float32)
+    found = Clustering(np.zeros((1, 2), np.float32), np.zeros(3, np.int32), distance)
+    assert found.inertia == 25.25
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "rows_per_cluster", "wanted", "expected"),
+    [
+        (15_011, 50, None, 300),
+        (124, 50, None, 2),  # 2.48
+        (125, 50, None, 3),  # 2.5 goes up
+        (10, 50, None, 1),  # never none
+        (1, 50, None, 1),
+        (100, 50, 7, 7),
+        (5, 50, 7, 5),  # never more than rows
+        (5, 1, None, 5),
+    ],
+)
+def test_number_of_clusters(
+    num_rows: int, rows_per_cluster: int, wanted: int | None, expected: int
+) -> None:
+    assert kmeans.num_clusters(num_rows, rows_per_cluster, wanted) == expected

@@ -1,0 +1,139 @@
+"""One writer per run directory, and what becomes of a lock whose owner is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine import lock
+from engine.errors import RunDirError
+from engine.lock import exclusive
+from engine.rundir import LOCK
+
+HERE = socket.gethostname()
+
+
+def leave_lock(folder: Path, host: str, pid: int, age: float = 0.0) -> Path:
+    """A lock as another run would have left it, its last heartbeat `age` seconds ago."""
+    path = folder / LOCK
+    path.write_text(json.dumps({"run": "other", "host": host, "pid": pid}))
+    beat = time.time() - age
+    os.utime(path, (beat, beat))
+    return path
+
+
+def owner_of(folder: Path) -> dict[str, object]:
+    return json.loads((folder / LOCK).read_text())
+
+
+def ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_the_lock_names_its_owner_and_goes_at_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "new"
+    with exclusive(folder):
+        owner = owner_of(folder)
+        assert (owner["host"], owner["pid"]) == (HERE, os.getpid())
+    assert not (folder / LOCK).exists()
+    with exclusive(folder):
+        assert owner_of(folder)["run"] != owner["run"]
+
+
+def test_the_lock_goes_when_the_run_fails(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), exclusive(tmp_path):
+        raise ZeroDivisionError
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_a_second_holder_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
+    with exclusive(tmp_path):
+        owner = owner_of(tmp_path)
+        with pytest.raises(RunDirError) as caught, exclusive(tmp_path):
+            pytest.fail("two runs hold one directory")
+        assert owner_of(tmp_path) == owner  # the refused one left it alone
+    message = str(caught.value)
+    assert f"process {os.getpid()} on {HERE}" in message
+    assert str(tmp_path) in message
+    assert "--run-dir" in message
+
+
+def test_another_process_is_refused_and_let_in_later(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from engine.lock import exclusive\n"
+        "with exclusive(Path(sys.argv[1])): print('held')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    root = Path(__file__).parents[1]
+    with exclusive(tmp_path):
+        refused = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert f"process {os.getpid()} on {HERE}" in refused.stderr
+    let_in = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert let_in.stdout == "held\n", let_in.stderr
+
+
+def test_the_lock_of_a_dead_process_is_taken_over_at_once(tmp_path: Path) -> None:
+    leave_lock(tmp_path, HERE, ended_process())  # its heartbeat is fresh: it died just now
+    with exclusive(tmp_path):
+        assert owner_of(tmp_path)["pid"] == os.getpid()
+
+
+def test_the_lock_of_a_living_process_is_kept_however_old(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        leave_lock(tmp_path, HERE, process.pid, age=10 * lock.STALE_SECONDS)
+        expected = re.escape(f"process {process.pid} on {HERE}, heartbeat 600 s ago")
+        with pytest.raises(RunDirError, match=expected), exclusive(tmp_path):
+            pytest.fail("taken from a living process")
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def test_a_fresh_lock_of_another_host_is_respected(tmp_path: Path) -> None:
+    pid = ended_process()  # says nothing about that number on the other host
+    leave_lock(tmp_path, "node-7", pid, age=lock.STALE_SECONDS - 20)
+    with pytest.raises(RunDirError, match=f"process {pid} on node-7"), exclusive(tmp_path):
+        pytest.fail("taken from a living run")
+    assert owner_of(tmp_path)["host"] == "node-7"
+
+
+def test_a_lock_of_another_host_without_heartbeat_is_taken_over(tmp_path: Path) -> None:
+    leave_lock(tmp_path, "node-7", os.getpid(), age=lock.STALE_SECONDS + 1)
+    with exclusive(tmp_path):
+        assert owner_of(tmp_path)["host"] == HERE
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"run": "a", "host"'])
+def test_a_lock_cut_short_is_taken_over(tmp_path: Path, content: str) -> None:
+    (tmp_path / LOCK).write_text(content)
+    with exclusive(tmp_path):
+        assert owner_of(tmp_path)["pid"] == os.getpid()
+
+
+def test_the_heartbeat_keeps_a_long_run_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
+    with exclusive(tmp_path):
+        path = tmp_path / LOCK
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 10
+        while path.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert abs(time.time() - path.stat().st_mtime) < 5
+
+
+def test_a_run_that_lost_its_lock_leaves_the_new_owners_alone(tmp_path: Path) -> None:
+    with exclusive(tmp_path):
+        leave_lock(tmp_path, "node-7", 1)  # it slept, and another host took over
+    assert owner_of(tmp_path)["host"] == "node-7"
