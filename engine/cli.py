@@ -102,6 +102,7 @@ def _add_status(commands: Any) -> None:
         "example:\n  poolscore status runs/mine\n",
     )
     command.add_argument("run_dir", metavar="DIR", help="run directory")
+    _add_proxy(command)
     command.set_defaults(act=status)
 
 
@@ -138,7 +139,16 @@ def _add_select(commands: Any) -> None:
         metavar="FILE",
         help=".jsonl for the pool's own lines, .parquet for the score columns and raw",
     )
+    _add_proxy(command)
     command.set_defaults(act=select)
+
+
+def _add_proxy(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--proxy",
+        metavar="NAME",
+        help="which proxy's part of the run, where several were scored (default: the latest)",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -160,7 +170,7 @@ def status(options: argparse.Namespace) -> None:
     from engine.results import open_run
     from engine.summary import status_table
 
-    print(status_table(open_run(options.run_dir)))
+    print(status_table(open_run(options.run_dir, options.proxy)))
 
 
 def select(options: argparse.Namespace) -> None:
@@ -177,7 +187,7 @@ def select(options: argparse.Namespace) -> None:
         if getattr(options, key) is not None
     }
     config: SelectConfig = Config.from_tree({"select": wanted}, "the command line").select
-    chosen = open_run(options.run_dir).select(config, target)
+    chosen = open_run(options.run_dir, options.proxy).select(config, target)
     print(f"{chosen.num_selected:,} of {chosen.num_candidates:,} scored rows → {target}")
 
 

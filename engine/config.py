@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engine.errors import ConfigError
 
@@ -187,6 +187,12 @@ class SelectConfig(Section):
     """Which part of each cluster to take: lowest, middle or highest scores."""
     rule: Literal["exact", "reference"] = "exact"
     """Exact percentages, or the published code's array_split (which rounds up per cluster)."""
+
+    @field_validator("percent")
+    @classmethod
+    def _plain(cls, percent: Decimal | None) -> Decimal | None:
+        """10 and 10.0 are one setting."""
+        return None if percent is None else Decimal(format(percent.normalize(), "f"))
 
     @model_validator(mode="after")
     def _one_size(self) -> SelectConfig:

@@ -48,19 +48,28 @@ def for_people(step: Step) -> Iterator[None]:
 
 
 def original(error: BaseException) -> BaseException:
-    """The exception at the bottom: the one that the worker's own code raised."""
-    seen: set[int] = set()
-    while id(error) not in seen:
-        seen.add(id(error))
-        failures = getattr(error, "worker_failures", None)
-        below = (
-            next(iter(failures.values()), None)
-            if failures
-            else getattr(error, "controller_failure", None)
-            or getattr(error, "cause", None)
-            or error.__cause__
-        )
-        if not isinstance(below, BaseException):
-            break
-        error = below
-    return error
+    """The exception that the worker's own code raised; one of ours wherever there is one."""
+    bottom = error
+    for found in _below(error):
+        # Ray makes a class of both kinds; only the bare one has our text alone.
+        if isinstance(found, PoolscoreError) and getattr(found, "cause", None) is None:
+            return found
+        if str(found).strip():  # some of Ray's own say nothing
+            bottom = found
+    return bottom
+
+
+def _below(error: BaseException) -> Iterator[BaseException]:
+    """Everything an exception wraps, depth first. One failed rank breaks the others' connections,
+    so all of them are looked at.
+    """
+    yield error
+    wrapped = [
+        *getattr(error, "worker_failures", {}).values(),
+        getattr(error, "controller_failure", None),
+        getattr(error, "cause", None),
+        error.__cause__,
+    ]
+    for inner in wrapped:
+        if isinstance(inner, BaseException) and inner is not error:
+            yield from _below(inner)

@@ -46,7 +46,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         _refuse_if_held(path)
         path.write_text(json.dumps(owner))
     stop = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, stop), daemon=True)
+    heart = threading.Thread(target=_beat, args=(path, owner, stop), daemon=True)
     heart.start()
     try:
         yield
@@ -87,7 +87,7 @@ def _is_running(owner: dict[str, Any]) -> bool:
     return abs(started - owner.get("started", started)) < 1.0
 
 
-def _beat(path: Path, stop: threading.Event) -> None:
+def _beat(path: Path, owner: dict[str, Any], stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        if path.exists():
+        if _held(path)[0] == owner:  # never another's, after this one was taken over
             os.utime(path)

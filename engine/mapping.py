@@ -20,6 +20,7 @@ import pyarrow as pa
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
+from engine.errors import PoolscoreError, WorkerError
 from engine.failures import for_people
 from engine.nodes import Nodes
 from engine.progress import Progress
@@ -48,16 +49,32 @@ class Worker(Protocol):
         ...
 
 
+_NO_RECEIPT = {"shard": [""], "peak_memory_bytes": [0]}
+
+
 class ShardActor:
-    """Runs a worker on shard after shard inside a Ray Data actor."""
+    """Runs a worker on shard after shard inside a Ray Data actor.
+
+    An error for people comes back as a row: Ray would retry it, and bury its text in a traceback.
+    """
 
     def __init__(self, step: Step, make_worker: Callable[..., Worker], settings: dict[str, Any]):
         self.step = step
-        self.worker = make_worker(**settings)
+        self.worker: Worker | PoolscoreError
+        try:
+            self.worker = make_worker(**settings)
+        except PoolscoreError as error:
+            # Told at the first call: out of a constructor Ray passes on a traceback as text.
+            self.worker = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         (shard,) = batch["shard"].to_pylist()
-        made = self.worker(self.step, shard)
+        try:
+            if isinstance(self.worker, PoolscoreError):
+                raise self.worker
+            made = self.worker(self.step, shard)
+        except PoolscoreError as error:
+            return pa.table({**_NO_RECEIPT, "error": [str(error)]})
         # The receipt travels in the file, so it holds nothing that differs from run to run.
         receipt = {
             "rows": made.table.num_rows,
@@ -65,7 +82,9 @@ class ShardActor:
             "counts": dict(made.counts),
         }
         self.step.commit(shard, made.table, receipt)
-        return pa.table({"shard": [shard], "peak_memory_bytes": [peak_memory_bytes()]})
+        return pa.table(
+            {"shard": [shard], "peak_memory_bytes": [peak_memory_bytes()], "error": [""]}
+        )
 
 
 def map_shards(
@@ -81,11 +100,13 @@ def map_shards(
     rows = {shard: step.run.num_rows(POOL, shard) for shard in shards}
     num_workers = nodes.num_workers(len(missing))
     progress = Progress(step.label, sum(rows.values()), "rows")
-    progress.at(sum(rows.values()) - sum(rows[shard] for shard in missing))
+    progress.begin(sum(rows.values()) - sum(rows[shard] for shard in missing))
     peak = 0
     if missing:
         with for_people(step):
             for done in _map_names(step, nodes, make_worker, settings, missing, num_workers):
+                if done["error"]:
+                    raise WorkerError(done["error"])
                 progress.add(rows[done["shard"]])
                 peak = max(peak, done["peak_memory_bytes"])
     progress.finish()

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
-_IDENTITY_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+_MODULE_FOLDERS = "[0-9]*_*"
+"""sentence-transformers keeps pooling and further layers in folders such as 1_Pooling."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class ModelSource:
         self._checked(folder)  # a wrong folder is told at once, not an hour into the run
         files = {
             str(path.relative_to(folder)): path
-            for pattern in _IDENTITY_FILES
-            for path in sorted(folder.rglob(pattern))
+            for pattern in _FILES
+            for path in (*folder.glob(pattern), *folder.glob(f"{_MODULE_FOLDERS}/{pattern}"))
         }
         return {"files": run.hash_files(files)}
 
@@ -112,9 +113,7 @@ class ModelSource:
 
         try:
             return Path(
-                snapshot_download(
-                    self.name, revision=self.revision, allow_patterns=list(_HUB_FILES)
-                )
+                snapshot_download(self.name, revision=self.revision, allow_patterns=list(_FILES))
             )
         except Exception as error:  # the hub library raises a dozen kinds; all mean the same here
             raise ModelError(
@@ -137,7 +136,12 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source.folder(), trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.folder(), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{source.setting} = {source.name!r}: its tokenizer cannot be loaded: {error}"
+        ) from None
     if not tokenizer.is_fast:
         raise ModelError(
             f"{source.setting} = {source.name!r}: its tokenizer has no fast version "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -35,6 +36,8 @@ class Nodes:
     num_cpus: int
     num_gpus: int
     resources: ResourcesConfig
+    num_cpus_one_node: int = 1
+    """CPU cores of the largest node: the most that one process can ask for."""
     may_grow: bool = False
     """A cluster that others run: its autoscaler may bring nodes that are not there yet."""
 
@@ -92,10 +95,13 @@ def session(resources: ResourcesConfig) -> Iterator[Nodes]:
         ours = False
     try:
         total = ray.cluster_resources()
+        one = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
         yield Nodes(
             num_cpus=max(1, int(total.get("CPU", 0))),
             num_gpus=int(total.get("GPU", 0)),
             resources=resources,
+            # A cluster that has yet to grow has only its head, which may lend no core at all.
+            num_cpus_one_node=int(max(one, default=0)) or resources.cpus_per_worker,
             may_grow=address != "local",
         )
     finally:
@@ -106,6 +112,8 @@ def session(resources: ResourcesConfig) -> Iterator[Nodes]:
 def _init(address: str) -> None:
     environment = dict(_WORKER_ENVIRONMENT)
     environment.update({name: os.environ[name] for name in _FORWARDED if name in os.environ})
+    for name in _set_by_the_job():  # Ray refuses a variable that is set twice
+        environment.pop(name, None)
     local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     # Ray's C++ core warns on stderr about the retries that Ray Data sets up. What fails for real
     # arrives as an exception, so its own voice is turned off, and its line that says so as well.
@@ -119,11 +127,18 @@ def _init(address: str) -> None:
                 runtime_env={"env_vars": environment},
                 **(local if address == "local" else {}),
             )
-    except ConnectionError as error:
+    except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"no Ray cluster answers at {address!r} (resources.address or RAY_ADDRESS): {error}\n"
-            "Start one with `ray start --head`, or leave the address out to run on this machine."
+            f"Ray at {address!r} (resources.address or RAY_ADDRESS) cannot be used: {error}\n"
+            "Start a cluster with `ray start --head`, or leave the address out to run on this "
+            "machine alone."
         ) from None
+
+
+def _set_by_the_job() -> list[str]:
+    """Variables that `ray job submit --runtime-env` has set for this job."""
+    told = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    return list((told.get("runtime_env") or {}).get("env_vars") or {})
 
 
 @contextmanager

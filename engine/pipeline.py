@@ -6,20 +6,24 @@ its inputs, and the fingerprint of all that its results depend on. `run` does wh
 
 from __future__ import annotations
 
+import errno
+import importlib.util
 import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from engine import __version__, nodes, rundir
+from engine import __version__, models, nodes, rundir
 from engine.assets import bundled_proxy
 from engine.config import BUNDLED, STAGE_NAMES, Config
-from engine.errors import ConfigError, RunDirError
+from engine.errors import ConfigError, PoolscoreError, RunDirError
 from engine.lock import exclusive
 from engine.progress import duration
 from engine.rundir import Record, RunDir
@@ -42,6 +46,8 @@ from engine.step import (
 
 STAGES = (pool, embed, cluster, tokens, perplexity, finetune, score, select, report)
 
+_MODULES = {stage.NAME: stage for stage in STAGES}
+
 PAPER_LEARNING_RATE = 2e-5
 _BATCH_DEFAULTS = {"score_batch_tokens": (4096, 32768), "embed_batch_rows": (16, 256)}
 """On CPUs small batches stay in the cache: 22k tokens/s against 20k with 8,192 and less above
@@ -49,32 +55,56 @@ _BATCH_DEFAULTS = {"score_batch_tokens": (4096, 32768), "embed_batch_rows": (16,
 _PACKAGES = ("ray", "torch", "deepspeed", "transformers", "sentence-transformers", "pyarrow")
 
 
-def resolve(config: Config, device: str) -> Config:
-    """Fill in every setting that depends on the model or the machine, so that it is recorded."""
+def resolve(config: Config, device: str, began: Config | None = None) -> Config:
+    """Fill in every setting that depends on the model or the machine, so that it is recorded.
+
+    Args:
+        config: settings as they were given.
+        device: ``cpu`` or ``cuda``.
+        began: what the run began with; it decides where nothing was given, whatever machine goes
+            on with it.
+    """
     proxy = config.proxy.model_dump(mode="json")
     finetune_ = config.finetune.model_dump(mode="json")
     is_bundled = config.proxy.model == BUNDLED
     if proxy["name"] is None and is_bundled:
         proxy["name"] = bundled_proxy().folder.name
     if proxy["dtype"] == "auto":
-        proxy["dtype"] = "bfloat16" if device == "cuda" else "float32"
+        here = "bfloat16" if device == "cuda" else "float32"
+        proxy["dtype"] = began.proxy.dtype if began else here
     if finetune_["learning_rate"] is None:
         rate = bundled_proxy().learning_rate if is_bundled else PAPER_LEARNING_RATE
         finetune_["learning_rate"] = rate
     if finetune_["schedule_epochs"] is None:
         finetune_["schedule_epochs"] = finetune_["num_epochs"]
     resources = config.resources.model_dump(mode="json")
+    if resources["score_batch_tokens"] is None and began:
+        resources["score_batch_tokens"] = began.resources.score_batch_tokens
     for name, (on_cpu, on_gpu) in _BATCH_DEFAULTS.items():
         if resources[name] is None:
             resources[name] = on_gpu if device == "cuda" else on_cpu
-    paths = [str(Path(path).expanduser().absolute()) for path in config.pool.paths]
+    embed_ = config.embed.model_dump(mode="json")
+    for section in (proxy, embed_):
+        section["model"] = _absolute(section["model"]) if section["model"] != BUNDLED else BUNDLED
     resolved = config.override(
-        pool={"paths": paths}, proxy=proxy, finetune=finetune_, resources=resources
+        pool={"paths": [_absolute(path, must_exist=False) for path in config.pool.paths]},
+        proxy=proxy,
+        embed=embed_,
+        finetune=finetune_,
+        resources=resources,
     )
     sizes = (config.select.percent, config.select.rows, config.select.tokens)
     if all(size is None for size in sizes):
         resolved = resolved.override(select={"percent": str(select.DEFAULT_PERCENT)})
     return resolved
+
+
+def _absolute(path: str, must_exist: bool = True) -> str:
+    """A local path as every process sees it; hub ids and addresses stay as they are."""
+    if not path or "://" in path:
+        return path
+    local = Path(path).expanduser()
+    return str(local.absolute()) if local.exists() or not must_exist else path
 
 
 def plan(config: Config, run: RunDir, as_recorded: bool = False) -> list[Step]:
@@ -111,7 +141,7 @@ def plan(config: Config, run: RunDir, as_recorded: bool = False) -> list[Step]:
     known: dict[str, str] = {}
     for stage, folder, epoch, reads in layout:
         record = run.record(folder) if as_recorded else None
-        settings = record.settings if record else stage.settings(config, run, epoch)
+        settings = record.settings if record else _settings(stage, config, run, epoch, as_recorded)
         inputs = {name: known[name] for name in reads}
         known[folder] = (
             record.fingerprint
@@ -120,6 +150,17 @@ def plan(config: Config, run: RunDir, as_recorded: bool = False) -> list[Step]:
         )
         steps.append(Step(stage.NAME, folder, epoch, config, run, settings, inputs, known[folder]))
     return steps
+
+
+def _settings(
+    stage: ModuleType, config: Config, run: RunDir, epoch: int, may_fail: bool
+) -> dict[str, Any]:
+    try:
+        return stage.settings(config, run, epoch)
+    except PoolscoreError:
+        if may_fail:  # the pool or a model is gone; what was finished can still be read
+            return {}
+        raise
 
 
 def run(
@@ -144,29 +185,39 @@ def run(
     """
     _check_names(until, rebuild)
     target = RunDir(_local(run_dir))
-    stages = {stage.NAME: stage for stage in STAGES}
-    with exclusive(target.path), nodes.session(config.resources) as cluster_nodes:
-        config = keep_recorded(resolve(config, cluster_nodes.device), target, say)
-        steps = plan(config, target)
-        if rebuild:
-            _clear(steps, rebuild, say)
-        done = [refuse_drift(step) for step in steps]  # all of them, before any work
-        target.commit(rundir.SETTINGS, config.to_yaml().encode())
+    with (
+        _disk_errors_for_people(target),
+        exclusive(target.path),
+        nodes.session(config.resources) as cluster_nodes,
+    ):
+        target.sweep()
+        resolved = resolve(config, cluster_nodes.device)
+        resolved = resolve(config, cluster_nodes.device, _began(resolved, target))
+        steps = plan(resolved, target)
+        gone = _rebuilt(steps, rebuild)
+        # All of them, before anything is removed or done.
+        done = [step.folder not in gone and refuse_drift(step) for step in steps]
         last = max((i for i, s in enumerate(steps, 1) if s.stage == until), default=len(steps))
-        for number, (step, is_done) in enumerate(zip(steps[:last], done, strict=False), start=1):
+        todo = [s for s, is_done in zip(steps[:last], done, strict=False) if not is_done]
+        _check(resolved, todo, cluster_nodes)
+        for folder in sorted(gone):
+            target.clear(folder)
+        for folder in (".", proxy_folder(resolved)):
+            target.commit(f"{folder}/{rundir.SETTINGS}", resolved.to_yaml().encode())
+        say(_headline(resolved, cluster_nodes))
+        for number, step in enumerate(steps[:last], start=1):
             head = f"[{number}/{len(steps)}] {step.label:<19}"
-            if is_done:
+            if step not in todo:
                 say(f"{head} done before")
             else:
-                _check_space(target)
-                record = _do(step, stages[step.stage], cluster_nodes)
-                say(f"{head} {_summary(record)}")
+                _check_space(step)
+                say(f"{head} {_summary(_do(step, cluster_nodes))}")
     return target
 
 
-def _do(step: Step, stage: ModuleType, cluster_nodes: nodes.Nodes) -> Record:
+def _do(step: Step, cluster_nodes: nodes.Nodes) -> Record:
     start = time.monotonic()
-    outcome: Outcome = stage.run(step, cluster_nodes)
+    outcome: Outcome = _MODULES[step.stage].run(step, cluster_nodes)
     record = Record(
         stage=step.stage,
         fingerprint=step.fingerprint,
@@ -190,28 +241,36 @@ def _do(step: Step, stage: ModuleType, cluster_nodes: nodes.Nodes) -> Record:
     return record
 
 
-def keep_recorded(config: Config, run: RunDir, say: Callable[[str], None]) -> Config:
-    """Score with the token budget the run began with: the last bits of a sum depend on it."""
-    path = run.path / rundir.SETTINGS
-    if not path.exists():
-        return config
-    began = Config.load(path).resources.score_batch_tokens
-    if began is None or began == config.resources.score_batch_tokens:
-        return config
-    say(f"resources.score_batch_tokens stays {began:,}, with which this run began")
-    return config.override(resources={"score_batch_tokens": began})
+def _began(config: Config, run: RunDir) -> Config | None:
+    """The settings with which this proxy was first scored here; None before that."""
+    own = run.path / proxy_folder(config)
+    path = own / rundir.SETTINGS
+    return Config.load(path) if path.exists() and (own / PERPLEXITY).exists() else None
 
 
-def _clear(steps: list[Step], rebuild: str, say: Callable[[str], None]) -> None:
-    """Remove a stage's results and everything made from them."""
+def _rebuilt(steps: list[Step], rebuild: str | None) -> set[str]:
+    """Folders of a stage that is to be redone and of everything made from it."""
     gone: set[str] = set()
     for step in steps:
         if step.stage == rebuild or gone.intersection(step.inputs):
             gone.add(step.folder)
-    for folder in sorted(gone, reverse=True):
-        if (steps[0].run.path / folder).exists():
-            say(f"removing {folder}")
-            steps[0].run.clear(folder)
+    return gone
+
+
+def _check(config: Config, todo: list[Step], cluster_nodes: nodes.Nodes) -> None:
+    """Find out in the first seconds what would else stop the run hours later."""
+    stages = {step.stage for step in todo}
+    if "cluster" in stages and importlib.util.find_spec("faiss") is None:
+        raise ConfigError(
+            "faiss is not installed, and the clusters need it. Install poolscore[cpu], or "
+            "poolscore[gpu] on a CUDA machine."
+        )
+    if "tokens" in stages:
+        tokens.check(config)
+    if "finetune" in stages:
+        finetune.check(config, cluster_nodes)
+    if "select" in stages:
+        select.check(config)
 
 
 def _check_names(until: str | None, rebuild: str | None) -> None:
@@ -233,16 +292,47 @@ def _local(run_dir: str | Path) -> Path:
 
 
 MIN_FREE_BYTES = 512 * 2**20
+WEIGHTS_FACTOR = {1: 3, 2: 11}
+"""Bytes a fine-tune writes per byte of 16-bit weights: float32 weights twice over while they are
+checked; with a further epoch to come also the optimizer's state."""
 
 
-def _check_space(run: RunDir) -> None:
-    free = shutil.disk_usage(run.path).free
-    if free < MIN_FREE_BYTES:
+def _check_space(step: Step) -> None:
+    need = MIN_FREE_BYTES
+    if step.stage == "finetune":
+        weights = models.proxy_source(step.config).folder().glob("*.safetensors")
+        factor = WEIGHTS_FACTOR[min(step.config.finetune.num_epochs, 2)]
+        need += factor * sum(file.stat().st_size for file in weights)
+    free = shutil.disk_usage(step.run.path).free
+    if free < need:
         raise RunDirError(
-            f"only {free / 2**20:.0f} MB are free on the disk of {run.path}, and a stage wants at "
-            f"least {MIN_FREE_BYTES / 2**20:.0f} MB.\nFree some space and run the same command "
-            "again: it goes on where it stopped."
+            f"only {free / 2**20:,.0f} MB are free on the disk of {step.run.path}, and the stage "
+            f"{step.label} wants at least {need / 2**20:,.0f} MB.\nFree some space and run the "
+            "same command again: it goes on where it stopped."
         )
+
+
+_DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def _disk_errors_for_people(run: RunDir) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise RunDirError(
+            f"cannot write to {error.filename or run.path}: {error.strerror}.\nGive a --run-dir "
+            "that you may write to, or make room; finished shards are kept."
+        ) from None
+
+
+def _headline(config: Config, cluster_nodes: nodes.Nodes) -> str:
+    return (
+        f"poolscore {__version__}: proxy {config.proxy_name} in {config.proxy.dtype} on "
+        f"{cluster_nodes.device}, {cluster_nodes.cpus_per_worker} threads per worker"
+    )
 
 
 def _summary(record: Record) -> str:

@@ -16,8 +16,13 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str, out: TextIO | None = None) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.out = out or sys.stdout
-        self.done = 0
+        self.done = self.before = 0
         self.start = self.shown = time.monotonic()
+
+    def begin(self, done: int) -> None:
+        """Count work of an earlier run as done; it says nothing about this run's rate."""
+        self.before = done
+        self.at(done)
 
     def add(self, amount: int) -> None:
         """Count `amount` more units as done."""
@@ -37,13 +42,14 @@ class Progress:
 
     def line(self, now: float) -> str:
         """The text shown: count, share, rate and time left."""
-        rate = self.done / max(now - self.start, 1e-9)
-        left = (self.total - self.done) / rate if rate else 0.0
         share = self.done / max(self.total, 1)
-        return (
-            f"  {self.label:<20} {self.done:>12,} / {self.total:,} {self.unit}  {share:4.0%}"
-            f"  {rate:,.0f}/s  {duration(left)} left"
-        )
+        counted = f"  {self.label:<20} {self.done:>12,} / {self.total:,} {self.unit}  {share:4.0%}"
+        new = self.done - self.before
+        if not new:
+            return counted  # no rate yet
+        rate = new / max(now - self.start, 1e-9)
+        left = (self.total - self.done) / rate
+        return f"{counted}  {rate:,.0f}/s  {duration(left)} left"
 
     def finish(self) -> None:
         """Clear the moving line; the stage prints its own closing line."""

@@ -56,16 +56,23 @@ class Run:
 
     Args:
         path: the run directory.
+        proxy: name of the proxy's folder; without it the proxy of the latest run.
 
     Raises:
-        RunDirError: there is no run.
+        RunDirError: there is no run, or none of that proxy.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, proxy: str | None = None) -> None:
         self.dir = RunDir(Path(path).expanduser().resolve())
-        settings = self.dir.path / rundir.SETTINGS
+        own = Path("proxies") / proxy if proxy is not None else Path()
+        settings = self.dir.path / own / rundir.SETTINGS
         if not settings.exists():
-            raise RunDirError(f"{self.dir.path} holds no run: there is no {rundir.SETTINGS} in it.")
+            there = sorted(p.name for p in (self.dir.path / "proxies").glob("*"))
+            raise RunDirError(
+                f"{self.dir.path} holds no run{f' of a proxy {proxy!r}' if proxy else ''}: "
+                f"there is no {settings.relative_to(self.dir.path)} in it."
+                + (f"\nProxies there: {', '.join(there)}." if there else "")
+            )
         self.config = Config.load(settings)
         self.steps = plan(self.config, self.dir, as_recorded=True)
 
@@ -120,6 +127,7 @@ class Run:
             select.write(step, rows, temporary, target.suffix.removeprefix("."))
             temporary.replace(target)
         except OSError as error:
+            temporary.unlink(missing_ok=True)
             raise RunDirError(f"cannot write {target}: {error.strerror}") from None
         return Chosen(len(candidates.row), len(rows))
 
@@ -159,6 +167,6 @@ class Run:
         return rundir.concat([step.read(step.folder, shard) for shard in step.shards()])
 
 
-def open_run(path: str | Path) -> Run:
-    """Open a run directory for reading."""
-    return Run(path)
+def open_run(path: str | Path, proxy: str | None = None) -> Run:
+    """Open a run directory for reading; `proxy` picks one where several were scored."""
+    return Run(path, proxy)

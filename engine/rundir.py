@@ -132,6 +132,11 @@ class RunDir:
         """Mark a stage whole. Nothing of the stage may be written after this."""
         self.commit(f"{folder}/{RECORD}", (record.model_dump_json(indent=2) + "\n").encode())
 
+    def sweep(self) -> None:
+        """Remove temporary files that killed processes left; only the lock's holder may."""
+        for path in self.path.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
     def clear(self, folder: str) -> None:
         """Remove a stage's results, the record first: a kill in between leaves no false record."""
         (self.path / folder / RECORD).unlink(missing_ok=True)

@@ -65,7 +65,11 @@ def _first_texts(run: Run, rows: list[int]) -> dict[int, str]:
     """First prompt and first response of some rows, on one line each."""
     step = run.step("pool")
     texts: dict[int, str] = {}
+    end = 0
     for shard in step.shards():
+        start, end = end, end + run.dir.num_rows(step.folder, shard)
+        if not any(start <= row < end for row in rows):
+            continue
         table = step.read(step.folder, shard, ["row", "turns"])
         for entry in table.filter(pc.field("row").isin(rows)).to_pylist():
             by_role: dict[str, str] = {}
@@ -118,9 +122,10 @@ def status_table(run: Run) -> str:
             lines.append(f"{entry.step.label:<20} {state:<10} {'':>12} {'':>9} {'':>13}".rstrip())
             continue
         flagged = sum(n for flag, n in record.flags.items() if flag != schema.OK)
+        counted = f"{flagged:,}" if record.flags else ""  # not every stage has flags of its own
         total += record.seconds
         lines.append(
-            f"{entry.step.label:<20} {state:<10} {record.rows_out:>12,} {flagged:>9,} "
+            f"{entry.step.label:<20} {state:<10} {record.rows_out:>12,} {counted:>9} "
             f"{duration(record.seconds):>13}"
         )
     lines.append(f"{'':<20} {'':<10} {'':>12} {'':>9} {duration(total):>13}")

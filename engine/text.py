@@ -253,8 +253,14 @@ def _cut(
         scored=inside.astype(np.int32),
         end_scored=complete and ends_turn,
         truncated=truncated,
-        flag=schema.OK if len(inside) else schema.PROMPT_TOO_LONG,
+        flag=_length_flag(len(inside), truncated),
     )
+
+
+def _length_flag(num_scored: int, truncated: bool) -> str:
+    if num_scored:
+        return schema.OK
+    return schema.PROMPT_TOO_LONG if truncated else schema.NO_SCORED_TOKEN
 
 
 def _flagged(flag: str) -> Encoded:

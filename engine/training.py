@@ -7,6 +7,7 @@ micro-batches only regroup the rows inside a step.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable
@@ -26,8 +27,9 @@ from torch import nn
 from engine import models, schema
 from engine.config import FinetuneConfig
 from engine.maths import batching
-from engine.maths.loss import TokenNLL
+from engine.maths.loss import TokenNLL, needs_full_logits
 
+WORLD_FILE = "world.json"
 MAX_RELOAD_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
 """Nats by which the saved model's loss may differ from the trained one's."""
 
@@ -75,6 +77,7 @@ class Trainer:
         torch.manual_seed(plan.config.seed + self.rank)  # dropout, where there is any
         models.use_threads(plan.num_threads)
         self.model, self.kept = load_without_dropout(plan)
+        self.full_logits = needs_full_logits(self.model, rows.input_ids, "cpu", plan.dtype)
         self.engine = self._initialise()
 
     def _initialise(self) -> Any:
@@ -82,7 +85,7 @@ class Trainer:
         from transformers import get_cosine_schedule_with_warmup
 
         config = self.plan.config
-        nll = TokenNLL(self.model).train()
+        nll = TokenNLL(self.model, self.full_logits).train()
         total = self.steps_per_epoch * self.plan.schedule_epochs
         optimizer = torch.optim.AdamW(
             nll.parameters(),
@@ -193,7 +196,8 @@ class Trainer:
             del state  # a copy of the weights is enough beside the reloaded one
             # On the CPU: next to a model in training a GPU may have no room for a second one.
             reloaded = models.load_language_model(folder, "float32", "cpu")
-            error = abs(self._probe_loss(TokenNLL(reloaded), probe, "cpu") - trained)
+            nll = TokenNLL(reloaded, self.full_logits)
+            error = abs(self._probe_loss(nll, probe, "cpu") - trained)
             if not error <= MAX_RELOAD_ERROR[self.plan.dtype]:
                 raise FloatingPointError(
                     f"the saved model's loss is {error:.2g} nats off the trained one's: "
@@ -216,31 +220,51 @@ class Trainer:
             value = parameter.data if master is None else master
             if self.rank == 0:
                 state[name] = value.detach().float().cpu().clone()
-        return state
+        persistent = self.model.state_dict().keys()
+        buffers = {n: b for n, b in self.model.named_buffers() if n in persistent}
+        return {**state, **{n: b.detach().cpu().clone() for n, b in buffers.items()}}
 
     def save_state(self, folder: Path) -> None:
         """Keep what the next epoch starts from (optimizer and schedule); all ranks call this."""
         self.engine.save_checkpoint(str(folder))
+        if self.rank == 0:
+            (folder / WORLD_FILE).write_text(json.dumps(self._world()))
+        dist.barrier()
 
     def load_state(self, folder: Path) -> bool:
-        """Go on from `save_state`; False where this world cannot (other workers or ZeRO stage)."""
-        loaded, _ = self.engine.load_checkpoint(str(folder))
-        return loaded is not None
+        """Go on from `save_state`; False where another world left it, whose shards do not fit."""
+        try:
+            world = json.loads((folder / WORLD_FILE).read_text())
+        except FileNotFoundError:
+            return False
+        if world != self._world():
+            return False
+        self.engine.load_checkpoint(str(folder))
+        return True
+
+    def _world(self) -> dict[str, Any]:
+        """What a DeepSpeed checkpoint is bound to."""
+        return {
+            "world_size": self.world_size,
+            "zero_stage": self.plan.zero_stage,
+            "dtype": self.plan.dtype,
+        }
 
 
 def load_without_dropout(plan: TrainingPlan) -> tuple[Any, dict[str, Any]]:
-    """The model in float32 with the configured dropout, and its own dropout values to restore."""
+    """The model with the configured dropout, and its own dropout values to restore."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(plan.weights, trust_remote_code=False).to_dict()
     own = {
         key: value
         for key, value in config.items()
-        if isinstance(value, float) and ("dropout" in key or "drop" in key.split("_")[-1])
+        # `layerdrop` is no such probability: it skips whole layers, on each worker other ones.
+        if isinstance(value, (int, float)) and ("dropout" in key or key.endswith("pdrop"))
     }
     wanted = dict.fromkeys(own, plan.config.dropout)
     # On the CPU: DeepSpeed casts and shards the model before it puts it onto the device.
-    model = models.load_language_model(plan.weights, "float32", "cpu", **wanted)
+    model = models.load_language_model(plan.weights, plan.dtype, "cpu", **wanted)
     if plan.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model, own
@@ -254,6 +278,8 @@ def deepspeed_config(plan: TrainingPlan) -> dict[str, Any]:
         "managed_gradient_accumulation": False,
         "zero_optimization": {"stage": plan.zero_stage},
         "bf16": {"enabled": plan.dtype == "bfloat16"},
+        # Summed in bfloat16, micro-batches would not just regroup a step: they would round it.
+        "data_types": {"grad_accum_dtype": "fp32"},
         "gradient_clipping": plan.config.max_grad_norm,
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,

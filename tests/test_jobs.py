@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -72,6 +73,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     command = [
         *(str(BIN / "ray"), "start", "--head", "--block", f"--port={port}"),
         *(f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--num-cpus=2"),
+        f"--dashboard-agent-listen-port={free_port()}",  # the default one may be another Ray's
         *(f"--temp-dir={short}", "--object-store-memory=200000000", "--node-ip-address=127.0.0.1"),
     ]
     log = (folder / "head.log").open("w")
@@ -86,6 +88,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
         process.send_signal(signal.SIGTERM)  # --block ends the node's own processes with it
         process.wait(timeout=60)
         log.close()
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
@@ -121,7 +124,13 @@ def test_ray_job_submit_scores_a_pool(
         *("--run-dir", str(run_dir), "--config", str(REPOSITORY / "jobs" / "demo.yaml")),
         *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")),
     ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    deadline = time.monotonic() + 60
+    while True:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+        # The dashboard answers a few seconds before the agent that starts jobs has joined it.
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            break
+        time.sleep(1)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "succeeded" in done.stdout
     assert "hardest rows" in done.stdout

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import ray.cloudpickle
 from handmade import commit_run, make_step
 
 from engine.config import ResourcesConfig
-from engine.errors import PoolscoreError
+from engine.errors import ConfigError, WorkerError
 from engine.mapping import Made, map_shards
 from engine.nodes import Nodes
 from engine.step import Step
 
 pytestmark = pytest.mark.usefixtures("ray_session")
+# Workers cannot import the tests, so the class below travels whole.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 NODES = Nodes(num_cpus=2, num_gpus=0, resources=ResourcesConfig(cpus_per_worker=1))
 
 
@@ -80,9 +84,28 @@ def test_a_shard_that_kills_its_actor_ends_the_run_with_its_name(
 ) -> None:
     """Three tries, then an error for people; nothing is marked done."""
     notes = tmp_path / "notes"
-    with pytest.raises(PoolscoreError, match=r"part-0000[0-9]\.parquet|actor died"):
+    with pytest.raises(WorkerError, match=r"failed on a worker: Actor(.|\n)*error\.log"):
         map_shards(
             step, NODES, CountingWorker, {"notes": str(notes), "deadly": "part-00001.parquet"}
         )
     assert notes.read_text().split().count("part-00001.parquet") == 3
     assert "part-00001.parquet" in step.missing()
+
+
+class RefusingWorker:
+    """Fails with an error for people, while it loads or on a shard."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        if where == "init":
+            raise ConfigError("no such thing; use another")
+
+    def __call__(self, step: Step, shard: str) -> Made:
+        raise ConfigError("no such thing; use another")
+
+
+@pytest.mark.parametrize("where", ["init", "call"])
+def test_a_workers_own_error_reaches_the_person_as_it_is(step: Step, where: str) -> None:
+    with pytest.raises(WorkerError) as caught:
+        map_shards(step, NODES, RefusingWorker, {"where": where})
+    assert str(caught.value) == "no such thing; use another"

@@ -9,13 +9,22 @@ full logits instead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from engine.maths.batching import pad
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+MAX_SPLIT_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
+"""Nats by which decoder + head may differ from the model's own logits before those are used."""
+PROBE_ROWS, PROBE_TOKENS = 2, 256
 
 CHUNK_LOGITS = 8 * 2**20
 """Logits per chunk: 32 MB in float32, whatever the vocabulary's size."""
@@ -65,6 +74,24 @@ class TokenNLL(nn.Module):
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """float32[n] from logits [n, vocabulary] of any precision."""
     return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def needs_full_logits(
+    model: PreTrainedModel, rows: Sequence[npt.NDArray[np.int32]], device: str, dtype: str
+) -> bool:
+    """Whether decoder + head are not the model, found out on a few rows.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        rows: token ids; the first rows of more than one token are looked at.
+        device: where the model lies.
+        dtype: its precision; decides how much rounding is allowed.
+    """
+    probe = [row[:PROBE_TOKENS] for row in rows if len(row) > 1][:PROBE_ROWS]
+    if not probe:
+        return False
+    error = split_error(model, torch.tensor(pad(probe, fill=0), device=device))
+    return not error <= MAX_SPLIT_ERROR[dtype]  # NaN is no agreement
 
 
 @torch.inference_mode()

@@ -35,15 +35,14 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
 
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Cluster all embeddings in a process of its own."""
-    # Variables of its own give the task a worker process of its own, without torch in it.
-    environment = {"env_vars": {"POOLSCORE_PROCESS": "faiss"}}
+    num_threads = nodes.cpus_per_worker if nodes.gpus_per_worker else nodes.num_cpus_one_node
     task = ray.remote(cluster_shards).options(
-        num_cpus=nodes.num_cpus if not nodes.gpus_per_worker else 1,
+        num_cpus=num_threads,
         num_gpus=nodes.gpus_per_worker,
-        runtime_env=environment,
+        # Variables of its own give the task a worker process of its own, without torch in it.
+        runtime_env={"env_vars": {"POOLSCORE_PROCESS": "faiss"}},
         max_retries=2,
     )
-    num_threads = nodes.num_cpus if not nodes.gpus_per_worker else nodes.cpus_per_worker
     with for_people(step):
         return ray.get(task.remote(step, num_threads, bool(nodes.gpus_per_worker)))
 

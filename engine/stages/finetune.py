@@ -33,6 +33,7 @@ VERSION = 1
 STEPS_FILE = "steps.parquet"
 STATE_FOLDER = "state"
 LIVE_FILE = ".live"
+RAY_FOLDER = ".ray"
 POLL_SECONDS = 0.5
 
 
@@ -65,9 +66,10 @@ def run(step: Step, nodes: Nodes) -> Outcome:
             "no row can be trained on: every row is flagged or held out. See `poolscore status`, "
             "and the flags in 1-pool and 4-tokens."
         )
+    step.run.clear(step.folder)  # an interrupted run may have left weights behind
+    shutil.rmtree(step.run.path / RAY_FOLDER, ignore_errors=True)
     live = step.run.path / step.folder / LIVE_FILE
-    live.parent.mkdir(parents=True, exist_ok=True)
-    live.unlink(missing_ok=True)
+    live.parent.mkdir(parents=True)
     watcher = _Watcher(live, Progress(step.label, num_rows, "rows"))
     try:
         with for_people(step):
@@ -75,7 +77,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     finally:
         peak = watcher.stop()
         live.unlink(missing_ok=True)
-        shutil.rmtree(step.run.path / ".ray", ignore_errors=True)
+        shutil.rmtree(step.run.path / RAY_FOLDER, ignore_errors=True)
     receipt = step.run.receipt(step.folder, STEPS_FILE)
     return Outcome(
         rows_in=sum(step.run.num_rows(POOL, shard) for shard in step.shards()),
@@ -86,6 +88,20 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         peak_memory_bytes=peak,
         details={"zero_stage": job.zero_stage, "steps": receipt["steps"], **receipt["losses"]},
     )
+
+
+def check(config: Config, nodes: Nodes) -> None:
+    """Refuse, before any work, what could never train.
+
+    Raises:
+        ConfigError: ZeRO 0 in bfloat16, or more workers than there will ever be GPUs.
+    """
+    zero_stage(config, nodes)
+    if nodes.gpus_per_worker and not nodes.may_grow and nodes.train_workers > nodes.num_gpus:
+        raise ConfigError(
+            f"resources.train_workers = {nodes.train_workers}, but there are {nodes.num_gpus} "
+            "GPUs, and each training worker takes one."
+        )
 
 
 def zero_stage(config: Config, nodes: Nodes) -> int:
@@ -103,7 +119,7 @@ def zero_stage(config: Config, nodes: Nodes) -> int:
         return wanted
     if nodes.train_workers > 1:
         return 2
-    return 1 if config.proxy.dtype == "bfloat16" else 0
+    return 2 if config.proxy.dtype == "bfloat16" else 0
 
 
 def _fit(job: _Job, nodes: Nodes) -> None:
@@ -128,7 +144,7 @@ def _fit(job: _Job, nodes: Nodes) -> None:
         ),
         run_config=RunConfig(
             name="train",
-            storage_path=str(job.step.run.path / ".ray"),
+            storage_path=str(job.step.run.path / RAY_FOLDER),
             worker_runtime_env={"env_vars": environment},
         ),
     ).fit()
@@ -191,7 +207,8 @@ def load_rows(step: Step) -> Any:
     """Every row that takes part in training (`training.TrainingRows`)."""
     from engine.training import TrainingRows
 
-    parts = [_training_part(step, shard) for shard in step.shards()]
+    columns = ["id", "input_ids", "scored"]
+    parts = [_training_part(step, shard, columns) for shard in step.shards()]
     table = pa.concat_tables(parts)
     return TrainingRows(
         ids=table["id"].to_pylist(),
@@ -201,9 +218,10 @@ def load_rows(step: Step) -> Any:
     )
 
 
-def _training_part(step: Step, shard: str) -> pa.Table:
+def _training_part(step: Step, shard: str, columns: list[str]) -> pa.Table:
+    """`row` and some columns of 4-tokens, for the rows of one shard that are trained on."""
     pool = step.read(POOL, shard, ["row", "split"])
-    tokens = step.read(step.proxy_input(TOKENS), shard, ["id", "input_ids", "scored", "flag"])
+    tokens = step.read(step.proxy_input(TOKENS), shard, [*columns, "flag"])
     train = np.array(pool["split"].to_pylist(), dtype=object) == schema.TRAIN
     ok = np.array(tokens["flag"].to_pylist(), dtype=object) == schema.OK
     table = tokens.replace_schema_metadata(None).append_column("row", pool["row"])
@@ -212,8 +230,9 @@ def _training_part(step: Step, shard: str) -> pa.Table:
 
 def _size(step: Step) -> tuple[int, int]:
     """Rows and tokens of one epoch."""
-    parts = [_training_part(step, shard) for shard in step.shards()]
-    tokens = sum(len(ids) for part in parts for ids in to_lists(part["input_ids"]))
+    columns = ["num_prompt_tokens", "num_response_tokens"]
+    parts = [_training_part(step, shard, columns) for shard in step.shards()]
+    tokens = sum(int(np.asarray(part[name]).sum()) for part in parts for name in columns)
     return sum(part.num_rows for part in parts), tokens
 
 

@@ -20,7 +20,7 @@ from engine.columns import to_lists
 from engine.config import Config
 from engine.mapping import Made, map_shards
 from engine.maths.batching import length_sorted_batches, pad
-from engine.maths.loss import TokenNLL, split_error
+from engine.maths.loss import TokenNLL, needs_full_logits
 from engine.models import ModelSource
 from engine.nodes import Nodes
 from engine.rundir import RunDir
@@ -28,10 +28,6 @@ from engine.step import FINETUNE, TOKENS, Outcome, Step
 
 NAME = "perplexity"
 VERSION = 1
-
-MAX_SPLIT_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
-"""Nats by which decoder + head may differ from the model's own logits before those are used."""
-PROBE_TOKENS = 256
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -81,8 +77,9 @@ class PerplexityWorker:
         keep = np.flatnonzero(np.asarray(tokens["input_ids"].is_valid()))
         rows = to_lists(tokens["input_ids"].take(pa.array(keep)))
         scored = to_lists(tokens["scored"].take(pa.array(keep)))
-        if rows and not self.checked:
-            self._check_head(rows)
+        if not self.checked:
+            self.nll.full_logits = self._needs_full_logits(step)
+            self.checked = True
         sums, lasts, computed = self._score(rows, scored)
         ends = np.asarray(tokens["end_scored"].take(pa.array(keep)), dtype=bool)
         table = _as_table(tokens["id"], keep, sums, [len(s) for s in scored], lasts, ends)
@@ -94,13 +91,14 @@ class PerplexityWorker:
         }
         return Made(table, counts=counts)
 
-    def _check_head(self, rows: list[npt.NDArray[np.int32]]) -> None:
-        """Once per worker: decoder + head must be the model, or its full logits are used."""
-        probe = [row[:PROBE_TOKENS] for row in rows[:2] if len(row) > 1]
-        batch = torch.from_numpy(pad(probe, fill=0)).to(self.device)
-        error = split_error(self.nll.model, batch)
-        self.nll.full_logits = not error <= MAX_SPLIT_ERROR[self.dtype]
-        self.checked = True
+    def _needs_full_logits(self, step: Step) -> bool:
+        """Asked of the pool's first rows, so that every actor comes to the same answer."""
+        for shard in step.shards():
+            column = step.read(step.proxy_input(TOKENS), shard, ["input_ids"])["input_ids"]
+            rows = to_lists(column.drop_null())
+            if rows:
+                return needs_full_logits(self.nll.model, rows, self.device, self.dtype)
+        return False
 
     @torch.inference_mode()
     def _score(

@@ -143,7 +143,7 @@ class _ShardWriter:
         self._shard_bytes = 0
 
     def add(self, row: dict[str, Any]) -> None:
-        size = len(row["raw"])
+        size = len(row["raw"].encode())
         self._rows.append({**row, "row": self.num_rows})
         self.flags[row["flag"]] += 1
         self.num_rows += 1

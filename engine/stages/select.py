@@ -40,13 +40,22 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
     return config.select.model_dump(mode="json")
 
 
+def check(config: Config) -> None:
+    """Refuse, before any work, a metric that no score column will hold.
+
+    Raises:
+        ConfigError: names the columns there will be.
+    """
+    _metric(config, config.select.metric)
+
+
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Choose the rows and write both files."""
     candidates, rows = choose(step, step.config.select)
     folder = step.run.path / step.folder
     folder.mkdir(parents=True, exist_ok=True)
     for name in (JSONL_FILE, PARQUET_FILE):
-        temporary = folder / f".{name}.new"
+        temporary = folder / f".{name}.new.tmp"
         write(step, rows, temporary, name.rsplit(".", 1)[1])
         step.run.commit_file(f"{step.folder}/{name}", temporary)
     return Outcome(

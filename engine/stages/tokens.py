@@ -36,14 +36,25 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
     }
 
 
-def run(step: Step, nodes: Nodes) -> Outcome:
-    """Tokenise every shard on the actor pool."""
-    source = models.proxy_source(step.config)
-    if step.config.proxy.template == "chat" and not models.load_tokenizer(source).chat_template:
+def check(config: Config) -> None:
+    """Load the tokenizer once, before any work.
+
+    Raises:
+        ModelError: it cannot be used.
+        ConfigError: the chat template is asked for and it has none.
+    """
+    source = models.proxy_source(config)
+    tokenizer = models.load_tokenizer(source)
+    if config.proxy.template == "chat" and not tokenizer.chat_template:
         raise ConfigError(
             f"proxy.template = 'chat', but the tokenizer of {source.name!r} has no chat template. "
             "Use proxy.template=alpaca."
         )
+
+
+def run(step: Step, nodes: Nodes) -> Outcome:
+    """Tokenise every shard on the actor pool."""
+    source = models.proxy_source(step.config)
     return map_shards(
         step,
         nodes.without_gpus(),
