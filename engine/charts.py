@@ -24,6 +24,9 @@ LEFT, RIGHT, TOP, BOTTOM = 52.0, 22.0, 30.0, 44.0
 """Margins that hold the tick labels; a phone shows a chart at 0.8 of this size."""
 PLOT_WIDTH, FLOOR = WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM
 
+CHARACTER = 11.0
+"""Room that one character of a tick label takes, the gap to the next label shared out."""
+
 MIN_BINS, MAX_BINS = 8, 40
 FENCE = 6.0
 """Values further than this many interquartile ranges from the middle half lie outside the axis."""
@@ -154,7 +157,8 @@ def bars(names: Sequence[str], series: Mapping[str, IntArray], labels: Labels) -
         for style, heights in series.items()
         for x, y in zip(middle - width / 2, _up(heights, 0.0, top), strict=True)
     ]
-    x_ticks = list(zip(middle.tolist(), names, strict=True))
+    every = math.ceil(max(map(len, names), default=1) * CHARACTER / slot)  # names must not touch
+    x_ticks = list(zip(middle.tolist(), names, strict=True))[::every]
     return _svg(labels, x_ticks, [(float(_up(t, 0.0, top)), t) for t in y_ticks], body)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ def summary(run: Run) -> str:
     """The numbers a person wants to see, the hardest rows, and where everything lies."""
     done = {record.stage for record in run.records().values()}
     if "score" not in done:
-        return f"\nDone so far: {', '.join(sorted(done))}. Run directory: {run.dir.path}"
+        return f"\nDone so far: {', '.join(sorted(done))}. Run directory: {_shown(run.dir.path)}"
     scores = run.scores()
     ok = scores.filter(pc.field("flag") == schema.OK)
     parts = [_numbers(scores, ok), _hardest(run, ok)]
@@ -98,14 +99,20 @@ def _selected(run: Run, ok: pa.Table) -> str:
 
 
 def _places(run: Run, done: set[str]) -> str:
-    lines = [f"scores        {run.dir.path / run.step('score').folder}"]
+    lines = [f"scores        {_shown(run.dir.path / run.step('score').folder)}"]
     if "select" in done:
         folder = run.dir.path / run.step("select").folder
-        lines.append(f"selection     {folder / JSONL_FILE}")
-        lines.append(f"              {folder / PARQUET_FILE}")
+        lines.append(f"selection     {_shown(folder / JSONL_FILE)}")
+        lines.append(f"              {_shown(folder / PARQUET_FILE)}")
     if "report" in done:
-        lines.append(f"report        {run.report()}")
+        lines.append(f"report        {_shown(run.report())}")
     return "\n".join(lines)
+
+
+def _shown(path: Path) -> Path:
+    """As one would type it here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def status_table(run: Run) -> str:
