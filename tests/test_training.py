@@ -53,8 +53,8 @@ def train(folder: Path, model: Path, world_size: int, *cases: str) -> None:
 def worlds(tiny_opt: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Losses per step and where the weights lie, by ``world-stage-dtype-epochs``."""
     folder = tmp_path_factory.mktemp("worlds")
-    train(folder, tiny_opt, 1, "0:float32:1", "2:float32:1", "3:float32:1", "1:bfloat16:1")
-    train(folder, tiny_opt, 1, "0:float32:2")
+    train(folder, tiny_opt, 1, "0:float32:1", "2:float32:1", "3:float32:1")
+    train(folder, tiny_opt, 1, "1:bfloat16:1", "2:bfloat16:1", "0:float32:2", "2:float32:2")
     train(folder, tiny_opt, 2, "0:float32:1", "2:float32:1")
     return {
         path.stem: {**np.load(path, allow_pickle=False), "weights": path.with_suffix("")}
@@ -104,21 +104,19 @@ def test_the_loss_is_the_mean_over_the_global_batch(worlds: dict[str, Any], tiny
     assert worlds["1-0-float32-1"]["loss"][0] == pytest.approx(total / num_tokens, rel=1e-5)
 
 
-def test_bfloat16_keeps_float32_master_weights(worlds: dict[str, Any]) -> None:
+@pytest.mark.parametrize("world", ["1-1-bfloat16-1", "1-2-bfloat16-1"])
+def test_bfloat16_keeps_float32_master_weights(worlds: dict[str, Any], world: str) -> None:
     """Weights saved after bfloat16 training are no bfloat16 numbers: updates did not round away."""
-    saved = weights(worlds["1-1-bfloat16-1"])
+    saved = weights(worlds[world])
     rounded = {n: (w.bfloat16().float() == w).float().mean() for n, w in saved.items()}
     assert float(np.mean(list(rounded.values()))) < 0.2
-    np.testing.assert_allclose(
-        worlds["1-1-bfloat16-1"]["loss"], worlds["1-0-float32-1"]["loss"], rtol=0.02
-    )
+    np.testing.assert_allclose(worlds[world]["loss"], worlds["1-0-float32-1"]["loss"], rtol=0.02)
 
 
-def test_a_second_epoch_goes_on_from_the_first(worlds: dict[str, Any]) -> None:
+@pytest.mark.parametrize("world", ["1-0-float32-2", "1-2-float32-2"])
+def test_a_second_epoch_goes_on_from_the_first(worlds: dict[str, Any], world: str) -> None:
     """Saved after one epoch and taken up again, epoch 2 is what it is in one go."""
-    np.testing.assert_array_equal(
-        worlds["1-0-float32-2"]["loss"], worlds["1-0-float32-2"]["resumed"]
-    )
+    np.testing.assert_array_equal(worlds[world]["loss"], worlds[world]["resumed"])
 
 
 def test_dropout_is_off_while_training_and_kept_in_the_config(

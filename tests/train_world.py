@@ -13,7 +13,7 @@ import numpy as np
 import torch.distributed as dist
 
 from engine.config import FinetuneConfig
-from engine.training import Trainer, TrainingPlan, TrainingRows
+from engine.training import WORLD_FILE, Trainer, TrainingPlan, TrainingRows
 
 NUM_ROWS = 45
 BATCH_SIZE = 20
@@ -59,12 +59,15 @@ def main() -> None:
         table = trainer.epoch(1, lambda done, loss: None)
         extra = {}
         if epochs == "2":
-            state = Path(folder) / "state"
+            state = Path(folder) / f"state-{stage}"
             trainer.save_state(state)
             table = trainer.epoch(2, lambda done, loss: None)
             resumed = Trainer(plan, rows)
             assert resumed.load_state(state)
             again = resumed.epoch(2, lambda done, loss: None)
+            world = state / WORLD_FILE
+            world.write_text(world.read_text().replace('"world_size": 1', '"world_size": 7'))
+            assert not resumed.load_state(state), "a state of another world does not fit"
             extra["resumed"] = np.asarray(again["loss"])
         trainer.save(name)
         if table is not None:

@@ -7,6 +7,7 @@ stage is one process, and one that never imports torch: see `maths.kmeans`.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
 
 def cluster_shards(step: Step, num_threads: int, use_gpu: bool) -> Outcome:
     """Read all embeddings, cluster them, write every shard and the centroids."""
+    assert "torch" not in sys.modules, "faiss and torch bring two OpenMP runtimes"
     config = step.config.clusters
     vectors = np.concatenate([_vectors(step, shard) for shard in step.shards()])
     if len(vectors) == 0:
