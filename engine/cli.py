@@ -89,7 +89,11 @@ def _add_run(commands: Any) -> None:
         help=f"stop after this stage, its last epoch included ({stages})",
     )
     command.add_argument(
-        "--rebuild", metavar="STAGE", help="redo this stage and what depends on it"
+        "--rebuild",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="redo this stage and what depends on it; may be repeated",
     )
     command.set_defaults(act=run)
 

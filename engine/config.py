@@ -217,14 +217,14 @@ class ResourcesConfig(Section):
     train_workers: PositiveInt | None = None
     """Training workers; without it one per GPU, or one on CPU."""
     zero_stage: Literal[0, 1, 2, 3] | None = None
-    """DeepSpeed ZeRO stage; without it 0 for one training worker, else 2."""
+    """DeepSpeed ZeRO stage; without it 0 for one float32 training worker, else 2."""
     micro_batch_rows: PositiveInt = 16
     """Rows per forward and backward pass of one training worker."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more compute."""
     score_batch_tokens: PositiveInt | None = None
-    """Padded tokens per scoring batch; without it 4,096 on CPUs, 32,768 on GPUs. Fixed once per
-    run, recorded, reused on resume."""
+    """Padded tokens per scoring batch; without it what this proxy's last run here used, else 4,096
+    on CPUs and 32,768 on GPUs."""
     embed_batch_rows: PositiveInt | None = None
     """Rows per embedding batch; without it 16 on CPUs, 256 on GPUs."""
     stall_seconds: PositiveInt = 1800

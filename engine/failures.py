@@ -54,7 +54,8 @@ def original(error: BaseException) -> BaseException:
         # Ray makes a class of both kinds; only the bare one has our text alone.
         if isinstance(found, PoolscoreError) and getattr(found, "cause", None) is None:
             return found
-        if str(found).strip():  # some of Ray's own say nothing
+        broken = "onnection closed" in str(found) or "onnection reset" in str(found)
+        if str(found).strip() and not broken:  # some of Ray's own say nothing
             bottom = found
     return bottom
 

@@ -6,6 +6,7 @@ process is gone (same host) or whose heartbeat is old (another host) is taken ov
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -53,8 +54,9 @@ def exclusive(folder: Path) -> Iterator[None]:
     finally:
         stop.set()
         heart.join()
-        if _held(path)[0] == owner:  # a run that slept past its heartbeat has lost the lock
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the run's own error matters more
+            if _held(path)[0] == owner:  # a run that slept past its heartbeat has lost the lock
+                path.unlink(missing_ok=True)
 
 
 def _refuse_if_held(path: Path) -> None:
@@ -62,7 +64,7 @@ def _refuse_if_held(path: Path) -> None:
     if not owner:
         return
     here = owner.get("host") == socket.gethostname()
-    alive = _is_running(owner) if here else age < STALE_SECONDS
+    alive = _is_running(owner, age) if here else age < STALE_SECONDS
     if alive:
         raise RunDirError(
             f"{path.parent} is in use by another run: process {owner['pid']} on {owner['host']}, "
@@ -78,16 +80,22 @@ def _held(path: Path) -> tuple[dict[str, Any], float]:
         return {}, 0.0
 
 
-def _is_running(owner: dict[str, Any]) -> bool:
-    """Whether that very process lives: after a reboot its number may be another's."""
+def _is_running(owner: dict[str, Any], age: float) -> bool:
+    """Whether that very process lives: after a reboot its number may be another's.
+
+    Start times move with the system's clock, so another one counts only without a heartbeat.
+    """
     try:
         started = psutil.Process(int(owner["pid"])).create_time()
     except psutil.NoSuchProcess:
         return False
-    return abs(started - owner.get("started", started)) < 1.0
+    except psutil.AccessDenied:
+        return True
+    return abs(started - owner.get("started", started)) < 1.0 or age < STALE_SECONDS
 
 
 def _beat(path: Path, owner: dict[str, Any], stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        if _held(path)[0] == owner:  # never another's, after this one was taken over
-            os.utime(path)
+        with contextlib.suppress(OSError):  # a network file system may stumble; beat on
+            if _held(path)[0] == owner:  # never another's, after this one was taken over
+                os.utime(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+_SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+_FILES = ("*.safetensors", *_SMALL_FILES)
 _MODULE_FOLDERS = "[0-9]*_*"
 """sentence-transformers keeps pooling and further layers in folders such as 1_Pooling."""
 
@@ -58,6 +60,16 @@ class ModelSource:
             for path in (*folder.glob(pattern), *folder.glob(f"{_MODULE_FOLDERS}/{pattern}"))
         }
         return {"files": run.hash_files(files)}
+
+    def local_bytes(self) -> int:
+        """Size of the weights that lie on this machine; 0 for a hub model, whose are not known."""
+        folder = self._local_folder()
+        files = folder.glob("*.safetensors") if folder is not None else ()
+        return sum(file.stat().st_size for file in files)
+
+    def tokenizer_folder(self) -> Path:
+        """Like `folder`, but of a hub model only the small files are fetched."""
+        return self._local_folder() or self._download(_SMALL_FILES)
 
     def _checked(self, folder: Path) -> Path:
         if not (folder / "config.json").is_file():
@@ -107,13 +119,13 @@ class ModelSource:
                 "the model's page under Files, History)."
             )
 
-    def _download(self) -> Path:
+    def _download(self, patterns: Sequence[str] = _FILES) -> Path:
         self._check_pinned()
         from huggingface_hub import snapshot_download
 
         try:
             return Path(
-                snapshot_download(self.name, revision=self.revision, allow_patterns=list(_FILES))
+                snapshot_download(self.name, revision=self.revision, allow_patterns=list(patterns))
             )
         except Exception as error:  # the hub library raises a dozen kinds; all mean the same here
             raise ModelError(
@@ -137,7 +149,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.folder(), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.tokenizer_folder(), trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{source.setting} = {source.name!r}: its tokenizer cannot be loaded: {error}"
@@ -157,7 +171,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 def context_length(source: ModelSource, max_tokens: int) -> int:
     """Tokens a row may have: the setting, capped by the model's own number of positions."""
-    config = json.loads((source.folder() / "config.json").read_text())
+    config = json.loads((source.tokenizer_folder() / "config.json").read_text())
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     return min(max_tokens, positions) if positions else max_tokens
 

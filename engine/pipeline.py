@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -24,6 +24,7 @@ from engine import __version__, models, nodes, rundir
 from engine.assets import bundled_proxy
 from engine.config import BUNDLED, STAGE_NAMES, Config
 from engine.errors import ConfigError, PoolscoreError, RunDirError
+from engine.failures import STORY_FILE
 from engine.lock import exclusive
 from engine.progress import duration
 from engine.rundir import Record, RunDir
@@ -55,14 +56,14 @@ _BATCH_DEFAULTS = {"score_batch_tokens": (4096, 32768), "embed_batch_rows": (16,
 _PACKAGES = ("ray", "torch", "deepspeed", "transformers", "sentence-transformers", "pyarrow")
 
 
-def resolve(config: Config, device: str, began: Config | None = None) -> Config:
+def resolve(config: Config, device: str, before: Config | None = None) -> Config:
     """Fill in every setting that depends on the model or the machine, so that it is recorded.
 
     Args:
         config: settings as they were given.
         device: ``cpu`` or ``cuda``.
-        began: what the run began with; it decides where nothing was given, whatever machine goes
-            on with it.
+        before: settings of this proxy's last run here; they decide where nothing was given,
+            whatever machine goes on with it.
     """
     proxy = config.proxy.model_dump(mode="json")
     finetune_ = config.finetune.model_dump(mode="json")
@@ -71,21 +72,21 @@ def resolve(config: Config, device: str, began: Config | None = None) -> Config:
         proxy["name"] = bundled_proxy().folder.name
     if proxy["dtype"] == "auto":
         here = "bfloat16" if device == "cuda" else "float32"
-        proxy["dtype"] = began.proxy.dtype if began else here
+        proxy["dtype"] = before.proxy.dtype if before else here
     if finetune_["learning_rate"] is None:
         rate = bundled_proxy().learning_rate if is_bundled else PAPER_LEARNING_RATE
         finetune_["learning_rate"] = rate
     if finetune_["schedule_epochs"] is None:
         finetune_["schedule_epochs"] = finetune_["num_epochs"]
     resources = config.resources.model_dump(mode="json")
-    if resources["score_batch_tokens"] is None and began:
-        resources["score_batch_tokens"] = began.resources.score_batch_tokens
+    if resources["score_batch_tokens"] is None and before:
+        resources["score_batch_tokens"] = before.resources.score_batch_tokens
     for name, (on_cpu, on_gpu) in _BATCH_DEFAULTS.items():
         if resources[name] is None:
             resources[name] = on_gpu if device == "cuda" else on_cpu
     embed_ = config.embed.model_dump(mode="json")
     for section in (proxy, embed_):
-        section["model"] = _absolute(section["model"]) if section["model"] != BUNDLED else BUNDLED
+        section["model"] = _absolute(section["model"])
     resolved = config.override(
         pool={"paths": [_absolute(path, must_exist=False) for path in config.pool.paths]},
         proxy=proxy,
@@ -101,7 +102,7 @@ def resolve(config: Config, device: str, began: Config | None = None) -> Config:
 
 def _absolute(path: str, must_exist: bool = True) -> str:
     """A local path as every process sees it; hub ids and addresses stay as they are."""
-    if not path or "://" in path:
+    if path in ("", BUNDLED) or "://" in path:
         return path
     local = Path(path).expanduser()
     return str(local.absolute()) if local.exists() or not must_exist else path
@@ -167,7 +168,7 @@ def run(
     config: Config,
     run_dir: str | Path,
     until: str | None = None,
-    rebuild: str | None = None,
+    rebuild: str | Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> RunDir:
     """Score a pool: do every stage that is missing, in order.
@@ -176,13 +177,15 @@ def run(
         config: the settings; what depends on model and machine is filled in and recorded.
         run_dir: where everything is written; a run directory is resumed.
         until: stop after this stage (after its last epoch).
-        rebuild: redo this stage and what depends on it.
+        rebuild: stages to redo, with what depends on them.
         say: takes each line meant for people.
 
     Raises:
         ConfigError, PoolError, ModelError: something named in the settings cannot be used.
         RunDirError: the directory was made with other settings, or is in use.
+        WorkerError: a worker failed; what it said of itself, and where the whole story is.
     """
+    rebuild = (rebuild,) if isinstance(rebuild, str) else tuple(rebuild)
     _check_names(until, rebuild)
     target = RunDir(_local(run_dir))
     with (
@@ -191,14 +194,16 @@ def run(
         nodes.session(config.resources) as cluster_nodes,
     ):
         target.sweep()
+        (target.path / STORY_FILE).unlink(missing_ok=True)
         resolved = resolve(config, cluster_nodes.device)
-        resolved = resolve(config, cluster_nodes.device, _began(resolved, target))
+        resolved = resolve(config, cluster_nodes.device, _before(resolved, target, rebuild))
         steps = plan(resolved, target)
         gone = _rebuilt(steps, rebuild)
-        # All of them, before anything is removed or done.
-        done = [step.folder not in gone and refuse_drift(step) for step in steps]
+        kept = [step for step in steps if step.folder not in gone]
+        # Drift of any of them is found before anything is removed or done.
+        whole = dict(zip((step.folder for step in kept), refuse_drift(*kept), strict=True))
         last = max((i for i, s in enumerate(steps, 1) if s.stage == until), default=len(steps))
-        todo = [s for s, is_done in zip(steps[:last], done, strict=False) if not is_done]
+        todo = [step for step in steps[:last] if not whole.get(step.folder)]
         _check(resolved, todo, cluster_nodes)
         for folder in sorted(gone):
             target.clear(folder)
@@ -207,7 +212,7 @@ def run(
         say(_headline(resolved, cluster_nodes))
         for number, step in enumerate(steps[:last], start=1):
             head = f"[{number}/{len(steps)}] {step.label:<19}"
-            if step not in todo:
+            if whole.get(step.folder):
                 say(f"{head} done before")
             else:
                 _check_space(step)
@@ -241,18 +246,22 @@ def _do(step: Step, cluster_nodes: nodes.Nodes) -> Record:
     return record
 
 
-def _began(config: Config, run: RunDir) -> Config | None:
-    """The settings with which this proxy was first scored here; None before that."""
+_BEFORE_SCORING = {"pool", "tokens", "perplexity"}
+
+
+def _before(config: Config, run: RunDir, rebuild: Sequence[str]) -> Config | None:
+    """Settings of this proxy's last run here; None where nothing scored will be kept."""
     own = run.path / proxy_folder(config)
     path = own / rundir.SETTINGS
-    return Config.load(path) if path.exists() and (own / PERPLEXITY).exists() else None
+    scored = (own / PERPLEXITY).exists() and not _BEFORE_SCORING.intersection(rebuild)
+    return Config.load(path) if path.exists() and scored else None
 
 
-def _rebuilt(steps: list[Step], rebuild: str | None) -> set[str]:
-    """Folders of a stage that is to be redone and of everything made from it."""
+def _rebuilt(steps: list[Step], rebuild: Sequence[str]) -> set[str]:
+    """Folders of the stages that are to be redone and of everything made from them."""
     gone: set[str] = set()
     for step in steps:
-        if step.stage == rebuild or gone.intersection(step.inputs):
+        if step.stage in rebuild or gone.intersection(step.inputs):
             gone.add(step.folder)
     return gone
 
@@ -265,6 +274,8 @@ def _check(config: Config, todo: list[Step], cluster_nodes: nodes.Nodes) -> None
             "faiss is not installed, and the clusters need it. Install poolscore[cpu], or "
             "poolscore[gpu] on a CUDA machine."
         )
+    for step in todo:
+        _check_space(step)
     if "tokens" in stages:
         tokens.check(config)
     if "finetune" in stages:
@@ -273,8 +284,8 @@ def _check(config: Config, todo: list[Step], cluster_nodes: nodes.Nodes) -> None
         select.check(config)
 
 
-def _check_names(until: str | None, rebuild: str | None) -> None:
-    for option, name in (("--until", until), ("--rebuild", rebuild)):
+def _check_names(until: str | None, rebuild: Sequence[str]) -> None:
+    for option, name in (("--until", until), *(("--rebuild", name) for name in rebuild)):
         if name is not None and name not in STAGE_NAMES:
             raise ConfigError(f"{option} {name}: no such stage. Stages: {', '.join(STAGE_NAMES)}")
 
@@ -292,17 +303,17 @@ def _local(run_dir: str | Path) -> Path:
 
 
 MIN_FREE_BYTES = 512 * 2**20
-WEIGHTS_FACTOR = {1: 3, 2: 11}
-"""Bytes a fine-tune writes per byte of 16-bit weights: float32 weights twice over while they are
-checked; with a further epoch to come also the optimizer's state."""
+WEIGHTS_FACTOR, STATE_FACTOR = 2, 8
+"""Bytes a fine-tune writes per byte of the proxy's files, taken for 16-bit weights: float32
+weights, and where another epoch follows also DeepSpeed's state (master weights, two moments)."""
 
 
 def _check_space(step: Step) -> None:
     need = MIN_FREE_BYTES
     if step.stage == "finetune":
-        weights = models.proxy_source(step.config).folder().glob("*.safetensors")
-        factor = WEIGHTS_FACTOR[min(step.config.finetune.num_epochs, 2)]
-        need += factor * sum(file.stat().st_size for file in weights)
+        follows = step.epoch < step.config.finetune.num_epochs
+        factor = WEIGHTS_FACTOR + (STATE_FACTOR if follows else 0)
+        need += factor * models.proxy_source(step.config).local_bytes()
     free = shutil.disk_usage(step.run.path).free
     if free < need:
         raise RunDirError(
@@ -320,7 +331,8 @@ def _disk_errors_for_people(run: RunDir) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        outside = error.filename and not Path(error.filename).is_relative_to(run.path)
+        if error.errno not in _DISK_ERRORS or outside:
             raise
         raise RunDirError(
             f"cannot write to {error.filename or run.path}: {error.strerror}.\nGive a --run-dir "

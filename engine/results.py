@@ -20,7 +20,7 @@ from engine.rundir import Record, RunDir
 from engine.stages import select
 from engine.stages.pool import REJECTED_FILE
 from engine.stages.select import PARQUET_FILE
-from engine.step import Step
+from engine.step import Step, is_whole
 
 State = Literal["done", "part done", "missing", "drifted"]
 
@@ -148,17 +148,25 @@ class Run:
         record = self.dir.record(step.folder)
         shards = step.shards()
         if record is not None:
-            state: State = "done" if record.fingerprint == step.fingerprint else "drifted"
-            return StageStatus(step, state, record, len(shards), len(shards))
+            if record.fingerprint != step.fingerprint:
+                return StageStatus(step, "drifted", record, len(shards), len(shards))
+            if is_whole(step, record):
+                return StageStatus(step, "done", record, len(shards), len(shards))
         done = len(shards) - len(step.missing())
         return StageStatus(step, "part done" if done else "missing", None, done, len(shards))
 
     def _finished(self, stage: str) -> Step:
         step = self.step(stage)
-        if self.dir.record(step.folder) is None:
+        record = self.dir.record(step.folder)
+        if record is None:
             raise RunDirError(
                 f"the stage {stage} of {self.dir.path} is not done. Run `poolscore run` with the "
                 "same settings to finish it."
+            )
+        if record.inputs != dict(step.inputs):
+            raise RunDirError(
+                f"{self.dir.path / step.folder} was made from inputs that have changed since.\n"
+                f"Run that proxy again: poolscore run … --rebuild {stage}"
             )
         return step
 

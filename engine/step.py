@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from engine.config import Config
 from engine.errors import RunDirError
-from engine.rundir import RunDir
+from engine.rundir import Record, RunDir
 
 POOL = "1-pool"
 EMBED = "2-embed"
@@ -100,27 +100,43 @@ def proxy_folder(config: Config) -> str:
     return f"proxies/{config.proxy_name}"
 
 
-def refuse_drift(step: Step) -> bool:
-    """Whether the step is done. A record made under other settings stops the run.
+def is_whole(step: Step, record: Record) -> bool:
+    """Whether the stage's record fits the settings and every file that it lists is there."""
+    return record.fingerprint == step.fingerprint and set(record.files) <= set(step.files())
+
+
+def refuse_drift(*steps: Step) -> list[bool]:
+    """Whether each step is whole. Records made under other settings stop the run.
 
     Raises:
         RunDirError: names each setting that differs, both values and the two ways out.
     """
-    record = step.run.record(step.folder)
-    if record is None:
-        return False
-    if record.fingerprint == step.fingerprint:
-        return set(record.files) <= set(step.files())
-    lines = [
-        f"  {key}: was {old!r}, now {new!r}"
-        for key, old, new in differences(record.settings, dict(step.settings))
+    records = [step.run.record(step.folder) for step in steps]
+    drifted = [
+        (step, differences(record.settings, dict(step.settings)))
+        for step, record in zip(steps, records, strict=True)
+        if record is not None and record.fingerprint != step.fingerprint
     ]
-    if not lines:
-        lines = ["  made by another version of this stage, or from other inputs"]
-    raise RunDirError(
-        f"{step.run.path / step.folder} was made with other settings:\n" + "\n".join(lines) + "\n"
-        f"Either choose a new --run-dir, or redo it here: --rebuild {step.stage}"
-    )
+    # What only reads a stage that drifted has no difference of its own.
+    roots = [(step, leaves) for step, leaves in drifted if leaves] or drifted[:1]
+    if roots:
+        raise RunDirError(_drift_message(roots))
+    return [
+        record is not None and is_whole(step, record)
+        for step, record in zip(steps, records, strict=True)
+    ]
+
+
+def _drift_message(roots: list[tuple[Step, list[tuple[str, Any, Any]]]]) -> str:
+    lines: list[str] = []
+    for step, leaves in roots:
+        lines.append(f"{step.run.path / step.folder} was made with other settings:")
+        lines += [f"  {key}: was {old!r}, now {new!r}" for key, old, new in leaves]
+        if not leaves:
+            lines.append("  made by another version of this stage, or from other inputs")
+    redo = " ".join(f"--rebuild {name}" for name in dict.fromkeys(s.stage for s, _ in roots))
+    lines.append(f"Either choose a new --run-dir, or redo it here: {redo}")
+    return "\n".join(lines)
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:

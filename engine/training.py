@@ -26,6 +26,7 @@ from torch import nn
 
 from engine import models, schema
 from engine.config import FinetuneConfig
+from engine.errors import WorkerError
 from engine.maths import batching
 from engine.maths.loss import TokenNLL, needs_full_logits
 
@@ -124,7 +125,7 @@ class Trainer:
             seen.append(fed)
             steps.append([index, loss, learning_rate, self._grad_norm(), num_tokens])
             if not math.isfinite(loss):
-                raise FloatingPointError(
+                raise WorkerError(
                     f"the loss became {loss} at step {index} of epoch {epoch}: lower "
                     "finetune.learning_rate or set finetune.max_grad_norm"
                 )
@@ -184,7 +185,7 @@ class Trainer:
 
         Raises:
             ModelError: what was written does not load back whole.
-            FloatingPointError: it loads back to another loss than the trained model's.
+            WorkerError: it loads back to another loss than the trained model's.
         """
         state = self._float32_weights()
         probe = np.argsort(-self.lengths, kind="stable")[:2]
@@ -199,7 +200,7 @@ class Trainer:
             nll = TokenNLL(reloaded, self.full_logits)
             error = abs(self._probe_loss(nll, probe, "cpu") - trained)
             if not error <= MAX_RELOAD_ERROR[self.plan.dtype]:
-                raise FloatingPointError(
+                raise WorkerError(
                     f"the saved model's loss is {error:.2g} nats off the trained one's: "
                     f"{folder} is not the model that was trained"
                 )
@@ -239,8 +240,8 @@ class Trainer:
             return False
         if world != self._world():
             return False
-        self.engine.load_checkpoint(str(folder))
-        return True
+        loaded, _ = self.engine.load_checkpoint(str(folder))
+        return loaded is not None
 
     def _world(self) -> dict[str, Any]:
         """What a DeepSpeed checkpoint is bound to."""

@@ -293,3 +293,20 @@ def test_another_model_is_refused(finished: engine.Run, tiny_opt: Path, tmp_path
     first = next(s for s in pipeline.plan(config, finished.dir) if s.stage == "tokens")
     with pytest.raises(RunDirError, match=r"model\.files\.model\.safetensors: was"):
         pipeline.refuse_drift(first)
+
+
+def test_a_proxys_old_scores_are_not_read_beside_a_new_pool(
+    finished: engine.Run, tmp_path: Path
+) -> None:
+    """As when another proxy of the same run directory had the pool made anew."""
+    folder = tmp_path / "renewed"
+    shutil.copytree(finished.dir.path, folder)
+    record = finished.step("pool")
+    made = RunDir(folder).record(record.folder)
+    assert made is not None
+    RunDir(folder).commit_record(record.folder, made.model_copy(update={"fingerprint": "new"}))
+    renewed = engine.open_run(folder, proxy="tiny")
+    with pytest.raises(RunDirError, match="made from inputs that have changed"):
+        renewed.scores()
+    with pytest.raises(RunDirError, match=r"no run of a proxy 'other'(.|\n)*Proxies there: tiny"):
+        engine.open_run(folder, proxy="other")

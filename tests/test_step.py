@@ -84,12 +84,12 @@ def test_equal_trees_do_not_differ() -> None:
 
 
 def test_a_step_without_a_record_is_to_be_done(tmp_path: Path) -> None:
-    assert refuse_drift(step_at(tmp_path, {"seed": 1})) is False
+    assert refuse_drift(step_at(tmp_path, {"seed": 1})) == [False]
 
 
 def test_a_step_recorded_under_the_same_settings_is_done(tmp_path: Path) -> None:
     finish(step_at(tmp_path, {"seed": 1}))
-    assert refuse_drift(step_at(tmp_path, {"seed": 1})) is True
+    assert refuse_drift(step_at(tmp_path, {"seed": 1})) == [True]
 
 
 def test_drift_names_every_key_both_values_and_both_ways_out(tmp_path: Path) -> None:
@@ -168,6 +168,18 @@ def test_a_stage_whose_file_is_gone_is_not_done(tmp_path: Path) -> None:
     record = step.run.record(step.folder)
     assert record is not None
     step.run.commit_record(step.folder, record.model_copy(update={"files": step.files()}))
-    assert refuse_drift(step)
+    assert refuse_drift(step) == [True]
     (tmp_path / step.folder / "part-00000.parquet").unlink()
-    assert not refuse_drift(step)
+    assert refuse_drift(step) == [False]
+
+
+def test_two_drifts_are_told_at_once_with_both_stages_to_redo(tmp_path: Path) -> None:
+    """One after the other they would each send a person to the other's way out."""
+    for stage, folder in (("cluster", "3-cluster"), ("finetune", "6-finetune")):
+        finish(step_at(tmp_path, {"seed": 1}, stage=stage, folder=folder))
+    now = [
+        step_at(tmp_path, {"seed": 2}, stage=stage, folder=folder)
+        for stage, folder in (("cluster", "3-cluster"), ("finetune", "6-finetune"))
+    ]
+    with pytest.raises(RunDirError, match="--rebuild cluster --rebuild finetune"):
+        refuse_drift(*now)

@@ -69,7 +69,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     step.run.clear(step.folder)  # an interrupted run may have left weights behind
     shutil.rmtree(step.run.path / RAY_FOLDER, ignore_errors=True)
     live = step.run.path / step.folder / LIVE_FILE
-    live.parent.mkdir(parents=True)
+    live.parent.mkdir(parents=True, exist_ok=True)
     watcher = _Watcher(live, Progress(step.label, num_rows, "rows"))
     try:
         with for_people(step):
@@ -94,13 +94,18 @@ def check(config: Config, nodes: Nodes) -> None:
     """Refuse, before any work, what could never train.
 
     Raises:
-        ConfigError: ZeRO 0 in bfloat16, or more workers than there will ever be GPUs.
+        ConfigError: ZeRO 0 in bfloat16, or more workers than there are GPUs or cores for.
     """
     zero_stage(config, nodes)
     if nodes.gpus_per_worker and not nodes.may_grow and nodes.train_workers > nodes.num_gpus:
         raise ConfigError(
             f"resources.train_workers = {nodes.train_workers}, but there are {nodes.num_gpus} "
             "GPUs, and each training worker takes one."
+        )
+    if not nodes.may_grow and nodes.train_workers * nodes.cpus_per_train_worker > nodes.num_cpus:
+        raise ConfigError(
+            f"resources.train_workers = {nodes.train_workers}, but there are {nodes.num_cpus} CPU "
+            "cores, and each training worker takes at least one."
         )
 
 
@@ -257,7 +262,7 @@ class _Watcher:
     def _look(self) -> None:
         try:
             news = json.loads(self.live.read_text())
-        except (FileNotFoundError, ValueError):  # not there yet, or half written
+        except (OSError, ValueError):  # not there yet, or half written
             return
         self.peak = news["peak_memory_bytes"]
         if news["rows"] != self.progress.done:
