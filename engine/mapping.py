@@ -103,12 +103,18 @@ def map_shards(
     progress.begin(sum(rows.values()) - sum(rows[shard] for shard in missing))
     peak = 0
     if missing:
+        errors: list[str] = []
         with for_people(step):
             for done in _map_names(step, nodes, make_worker, settings, missing, num_workers):
                 if done["error"]:
-                    raise WorkerError(done["error"])
+                    errors.append(done["error"])
+                    continue
                 progress.add(rows[done["shard"]])
                 peak = max(peak, done["peak_memory_bytes"])
+        if errors:
+            # Only now: a stream that is left half read would keep its actors, and their cores.
+            progress.finish()
+            raise WorkerError(errors[0])
     progress.finish()
     outcome = _outcome([step.run.receipt(step.folder, shard) for shard in shards])
     return replace(outcome, workers=num_workers, peak_memory_bytes=peak)
