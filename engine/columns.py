@@ -1,4 +1,4 @@
-"""Arrow list columns to NumPy arrays and back, without a Python object per element."""
+"""Arrow columns to NumPy arrays and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from engine.maths.ranking import Keys
+
 Int32s = npt.NDArray[np.int32]
+
+
+def equals(column: pa.ChunkedArray, value: str) -> npt.NDArray[np.bool_]:
+    """bool[n]: where a string column holds `value`."""
+    return np.array(column.to_pylist(), dtype=object) == value
+
+
+def ranking_keys(table: pa.Table, metric: str) -> Keys:
+    """What ranks and selections need of score rows, none of which may be null."""
+    return Keys(
+        cluster=np.asarray(table["cluster"], dtype=np.int64),
+        score=np.asarray(table[metric], dtype=np.float64),
+        id=np.array(table["id"].to_pylist(), dtype="U32"),
+        row=np.asarray(table["row"], dtype=np.int64),
+    )
 
 
 def from_lists(rows: Sequence[Int32s | None]) -> pa.LargeListArray:

@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -349,9 +349,8 @@ def _headline(config: Config, cluster_nodes: nodes.Nodes) -> str:
 
 def _summary(record: Record) -> str:
     parts = [f"{record.rows_out:,} rows"]
-    flagged = sum(n for flag, n in record.flags.items() if flag != "ok")
-    if flagged:
-        parts.append(f"{flagged:,} flagged")
+    if record.num_flagged:
+        parts.append(f"{record.num_flagged:,} flagged")
     if record.rejected:
         parts.append(f"{record.rejected:,} lines rejected")
     if record.tokens:
@@ -373,10 +372,8 @@ def commit() -> str | None:
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
-        command: Iterable[str] = ("git", "-C", str(here), *words)
-        return subprocess.run(
-            list(command), capture_output=True, text=True, check=True
-        ).stdout.strip()
+        command = ["git", "-C", str(here), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))

@@ -18,9 +18,7 @@ from engine.errors import PoolscoreError, RunDirError
 from engine.pipeline import plan
 from engine.rundir import Record, RunDir
 from engine.stages import select
-from engine.stages.pool import REJECTED_FILE
-from engine.stages.select import PARQUET_FILE
-from engine.step import Step, is_whole
+from engine.step import REJECTED_FILE, REPORT_FILE, SELECTED_PARQUET, Step, is_whole
 
 State = Literal["done", "part done", "missing", "drifted"]
 
@@ -106,7 +104,7 @@ class Run:
         import pyarrow.parquet as pq
 
         step = self._finished("select")
-        return pq.read_table(self.dir.path / step.folder / PARQUET_FILE)
+        return pq.read_table(self.dir.path / step.folder / SELECTED_PARQUET)
 
     def select(self, config: SelectConfig, target: Path) -> Chosen:
         """Select again from the stored scores and write the rows to `target`.
@@ -133,7 +131,7 @@ class Run:
 
     def report(self) -> Path:
         """The report, an HTML page."""
-        return self.dir.path / self._finished("report").folder / "report.html"
+        return self.dir.path / self._finished("report").folder / REPORT_FILE
 
     def status(self) -> Status:
         """How far each step is, measured against the pool and the models as they are now."""

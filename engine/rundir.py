@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from engine import schema
 from engine.errors import RunDirError
 
 RECORD = "_stage.json"
@@ -73,6 +74,11 @@ class Record(BaseModel):
     commit: str | None
     finished: str
     """UTC, ISO 8601."""
+
+    @property
+    def num_flagged(self) -> int:
+        """Rows with a reason not to be scored."""
+        return sum(num for flag, num in self.flags.items() if flag != schema.OK)
 
 
 def fingerprint(

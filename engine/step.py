@@ -26,6 +26,14 @@ SCORE = "7-score"
 SELECT = "8-select"
 REPORT = "9-report"
 
+# Files beside or instead of shards, which other stages and readers know by name.
+REJECTED_FILE = "rejected.parquet"
+CENTROIDS_FILE = "centroids.parquet"
+STEPS_FILE = "steps.parquet"
+SELECTED_PARQUET = "selected.parquet"
+SELECTED_JSONL = "selected.jsonl"
+REPORT_FILE = "report.html"
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from engine import schema
 from engine.progress import duration
 from engine.results import Run
-from engine.stages.select import JSONL_FILE, PARQUET_FILE
+from engine.step import SELECTED_JSONL, SELECTED_PARQUET
 
 NUM_HARDEST = 10
 TEXT_WIDTH = 64
@@ -102,8 +102,8 @@ def _places(run: Run, done: set[str]) -> str:
     lines = [f"scores        {_shown(run.dir.path / run.step('score').folder)}"]
     if "select" in done:
         folder = run.dir.path / run.step("select").folder
-        lines.append(f"selection     {_shown(folder / JSONL_FILE)}")
-        lines.append(f"              {_shown(folder / PARQUET_FILE)}")
+        lines.append(f"selection     {_shown(folder / SELECTED_JSONL)}")
+        lines.append(f"              {_shown(folder / SELECTED_PARQUET)}")
     if "report" in done:
         lines.append(f"report        {_shown(run.report())}")
     return "\n".join(lines)
@@ -128,8 +128,9 @@ def status_table(run: Run) -> str:
                 state = f"{entry.shards_done}/{entry.shards_total} shards"
             lines.append(f"{entry.step.label:<20} {state:<10} {'':>12} {'':>9} {'':>13}".rstrip())
             continue
-        flagged = sum(n for flag, n in record.flags.items() if flag != schema.OK)
-        counted = f"{flagged:,}" if record.flags else ""  # not every stage has flags of its own
+        counted = (
+            f"{record.num_flagged:,}" if record.flags else ""
+        )  # not every stage has flags of its own
         total += record.seconds
         lines.append(
             f"{entry.step.label:<20} {state:<10} {record.rows_out:>12,} {counted:>9} "

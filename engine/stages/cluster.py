@@ -22,11 +22,10 @@ from engine.mapping import peak_memory_bytes
 from engine.maths import kmeans
 from engine.nodes import Nodes
 from engine.rundir import RunDir
-from engine.step import EMBED, Outcome, Step
+from engine.step import CENTROIDS_FILE, EMBED, Outcome, Step
 
 NAME = "cluster"
 VERSION = 1
-CENTROIDS_FILE = "centroids.parquet"
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine import models, schema
-from engine.columns import to_lists
+from engine.columns import equals, to_lists
 from engine.config import Config
 from engine.errors import ConfigError
 from engine.failures import for_people
@@ -26,11 +26,10 @@ from engine.mapping import peak_memory_bytes
 from engine.nodes import Nodes
 from engine.progress import Progress
 from engine.rundir import RunDir
-from engine.step import FINETUNE, POOL, TOKENS, Outcome, Step
+from engine.step import FINETUNE, POOL, STEPS_FILE, TOKENS, Outcome, Step
 
 NAME = "finetune"
 VERSION = 1
-STEPS_FILE = "steps.parquet"
 STATE_FOLDER = "state"
 LIVE_FILE = ".live"
 RAY_FOLDER = ".ray"
@@ -227,10 +226,9 @@ def _training_part(step: Step, shard: str, columns: list[str]) -> pa.Table:
     """`row` and some columns of 4-tokens, for the rows of one shard that are trained on."""
     pool = step.read(POOL, shard, ["row", "split"])
     tokens = step.read(step.proxy_input(TOKENS), shard, [*columns, "flag"])
-    train = np.array(pool["split"].to_pylist(), dtype=object) == schema.TRAIN
-    ok = np.array(tokens["flag"].to_pylist(), dtype=object) == schema.OK
+    keep = equals(pool["split"], schema.TRAIN) & equals(tokens["flag"], schema.OK)
     table = tokens.replace_schema_metadata(None).append_column("row", pool["row"])
-    return table.filter(pa.array(train & ok))
+    return table.filter(pa.array(keep))
 
 
 def _size(step: Step) -> tuple[int, int]:

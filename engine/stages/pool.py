@@ -22,11 +22,10 @@ from engine.mapping import peak_memory_bytes
 from engine.nodes import Nodes
 from engine.progress import Progress
 from engine.rundir import RunDir
-from engine.step import Outcome, Step
+from engine.step import REJECTED_FILE, Outcome, Step
 
 NAME = "pool"
 VERSION = 1
-REJECTED_FILE = "rejected.parquet"
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:

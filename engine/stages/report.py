@@ -28,17 +28,24 @@ from engine.mapping import peak_memory_bytes
 from engine.nodes import Nodes
 from engine.progress import duration
 from engine.rundir import Record, RunDir
-from engine.step import CLUSTER, FINETUNE, POOL, SCORE, SELECT, Outcome, Step
+from engine.step import (
+    CENTROIDS_FILE,
+    CLUSTER,
+    FINETUNE,
+    POOL,
+    REPORT_FILE,
+    SCORE,
+    SELECT,
+    SELECTED_PARQUET,
+    STEPS_FILE,
+    Outcome,
+    Step,
+)
 
 NAME = "report"
 VERSION = 1
-REPORT_FILE = "report.html"
 TEMPLATE_FILE = "report.html.j2"
 
-# The file names of other stages, which are part of the run directory's layout.
-SELECTED_FILE = "selected.parquet"
-CENTROIDS_FILE = "centroids.parquet"
-STEPS_FILE = "steps.parquet"
 
 NUM_EXAMPLES = 10
 MAX_CHARACTERS = 400
@@ -176,7 +183,7 @@ def read_findings(step: Step) -> Findings:
 
 def _selected_rows(step: Step) -> npt.NDArray[np.int64]:
     """Rows of the selection; its file is made for other tools and carries no fingerprint."""
-    file = step.run.path / step.proxy_input(SELECT) / SELECTED_FILE
+    file = step.run.path / step.proxy_input(SELECT) / SELECTED_PARQUET
     return np.asarray(pq.read_table(file, columns=["row"])["row"], dtype=np.int64)
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine import schema
+from engine.columns import equals, ranking_keys
 from engine.config import Config
 from engine.mapping import peak_memory_bytes
 from engine.maths import learning
@@ -39,14 +40,16 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     progress = Progress(step.label, 2 * len(shards), "shards")
     keys: list[Keys] = []
     for shard in shards:
-        keys.append(_keys(score_shard(step, shard)))
+        table = score_shard(step, shard)
+        ok = equals(table["flag"], schema.OK)
+        keys.append(ranking_keys(table.filter(pa.array(ok)), "lp_app_1"))
         progress.add(1)
     ranks = rank_in_cluster(_stack(keys)).astype(np.int32)
     flags: Counter[str] = Counter()
     start = num_rows = 0
     for shard in shards:
         table = score_shard(step, shard)
-        ok = _is_ok(table)
+        ok = equals(table["flag"], schema.OK)
         column = np.zeros(len(ok), dtype=np.int32)
         column[ok] = ranks[start : start + ok.sum()]
         place = table.schema.get_field_index("rank_in_cluster")
@@ -112,21 +115,6 @@ def score_columns(nlls: list[npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[
         **{f"lp_app_{i}": learning.lp_app(nlls[0], nlls[i]) for i in epochs},
         **({f"lp_{i}": learning.lp(nlls, i) for i in epochs} if len(nlls) > 2 else {}),
     }
-
-
-def _is_ok(table: pa.Table) -> npt.NDArray[np.bool_]:
-    return np.array(table["flag"].to_pylist(), dtype=object) == schema.OK
-
-
-def _keys(table: pa.Table) -> Keys:
-    """What ranks need of a shard's scored rows, and nothing more."""
-    kept = table.filter(pa.array(_is_ok(table)))
-    return Keys(
-        cluster=np.asarray(kept["cluster"], dtype=np.int64),
-        score=np.asarray(kept["lp_app_1"], dtype=np.float64),
-        id=np.array(kept["id"].to_pylist(), dtype="U32"),
-        row=np.asarray(kept["row"], dtype=np.int64),
-    )
 
 
 def _stack(keys: list[Keys]) -> Keys:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine import schema
+from engine.columns import equals, ranking_keys
 from engine.config import Config, SelectConfig
 from engine.errors import ConfigError
 from engine.mapping import peak_memory_bytes
@@ -26,12 +27,10 @@ from engine.maths import ranking
 from engine.maths.ranking import Keys
 from engine.nodes import Nodes
 from engine.rundir import RunDir
-from engine.step import POOL, SCORE, Outcome, Step
+from engine.step import POOL, SCORE, SELECTED_JSONL, SELECTED_PARQUET, Outcome, Step
 
 NAME = "select"
 VERSION = 1
-PARQUET_FILE = "selected.parquet"
-JSONL_FILE = "selected.jsonl"
 DEFAULT_PERCENT = Decimal(10)
 
 
@@ -54,7 +53,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     candidates, rows = choose(step, step.config.select)
     folder = step.run.path / step.folder
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (JSONL_FILE, PARQUET_FILE):
+    for name in (SELECTED_JSONL, SELECTED_PARQUET):
         temporary = folder / f".{name}.new.tmp"
         write(step, rows, temporary, name.rsplit(".", 1)[1])
         step.run.commit_file(f"{step.folder}/{name}", temporary)
@@ -150,16 +149,9 @@ def _candidates(step: Step, metric: str) -> tuple[Keys, npt.NDArray[np.int64]]:
     columns = ["id", "row", "cluster", "num_prompt_tokens", "num_response_tokens", "split", "flag"]
     for shard in step.shards():
         table = step.read(step.proxy_input(SCORE), shard, list(dict.fromkeys([*columns, metric])))
-        keep = np.array(table["flag"].to_pylist(), dtype=object) == schema.OK
-        keep &= np.array(table["split"].to_pylist(), dtype=object) == schema.TRAIN
+        keep = equals(table["flag"], schema.OK) & equals(table["split"], schema.TRAIN)
         keep &= np.asarray(table[metric].is_valid())
         parts.append(table.filter(pa.array(keep)).replace_schema_metadata(None))
     table = pa.concat_tables(parts)
-    keys = Keys(
-        cluster=np.asarray(table["cluster"], dtype=np.int64),
-        score=np.asarray(table[metric], dtype=np.float64),
-        id=np.array(table["id"].to_pylist(), dtype="U32"),
-        row=np.asarray(table["row"], dtype=np.int64),
-    )
     tokens = np.asarray(table["num_prompt_tokens"]) + np.asarray(table["num_response_tokens"])
-    return keys, tokens.astype(np.int64)
+    return ranking_keys(table, metric), tokens.astype(np.int64)
