@@ -211,7 +211,11 @@ class RunDir:
     # ── hashing inputs ───────────────────────────────────────────────────────────────────────────
 
     def hash_files(self, paths: Mapping[str, Path]) -> dict[str, str]:
-        """SHA-256 of files by name; remembered per path, size and time, so a rerun is instant."""
+        """SHA-256 of files by name; remembered per path, size and time, so a rerun is instant.
+
+        Raises:
+            RunDirError: a file is gone or unreadable.
+        """
         cache_path = self.path / _HASHES
         try:
             cache: dict[str, str] = json.loads(cache_path.read_bytes())
@@ -220,11 +224,17 @@ class RunDir:
         known = dict(cache)
         digests: dict[str, str] = {}
         for name, path in paths.items():
-            status = path.stat()
-            key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-            if key not in cache:
-                with path.open("rb") as file:
-                    cache[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            try:
+                status = path.stat()
+                key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+                if key not in cache:
+                    with path.open("rb") as file:
+                        cache[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise RunDirError(
+                    f"cannot read {path}, which this run depends on: {error.strerror}.\n"
+                    "Check that it is there and that you may read it."
+                ) from None
             digests[name] = cache[key]
         if cache != known:
             with contextlib.suppress(OSError):  # reading a run that one may not write is fine

@@ -417,3 +417,11 @@ def test_stage_version_and_inputs_change_it() -> None:
         fingerprint("embed", 1, {}, {"1-pool": "a"}),
     ]
     assert len(set(made)) == len(made)
+
+
+@pytest.mark.parametrize("name", ["gone.jsonl", "folder"])
+def test_a_file_that_cannot_be_hashed_is_named(tmp_path: Path, name: str) -> None:
+    """Missing, or there but not to be read (a folder, which root cannot read either)."""
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RunDirError, match=rf"cannot read .*{name}"):
+        RunDir(tmp_path / "run").hash_files({name: tmp_path / name})
