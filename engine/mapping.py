@@ -12,13 +12,16 @@ import logging
 import resource
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from engine.errors import PoolscoreError, WorkerError
 from engine.failures import for_people
@@ -103,18 +106,14 @@ def map_shards(
     progress.begin(sum(rows.values()) - sum(rows[shard] for shard in missing))
     peak = 0
     if missing:
-        errors: list[str] = []
-        with for_people(step):
-            for done in _map_names(step, nodes, make_worker, settings, missing, num_workers):
+        stream = _map_names(step, nodes, make_worker, settings, missing, num_workers)
+        with for_people(step), closing(stream):
+            for done in stream:
                 if done["error"]:
-                    errors.append(done["error"])
-                    continue
+                    progress.finish()
+                    raise WorkerError(done["error"])
                 progress.add(rows[done["shard"]])
                 peak = max(peak, done["peak_memory_bytes"])
-        if errors:
-            # Only now: a stream that is left half read would keep its actors, and their cores.
-            progress.finish()
-            raise WorkerError(errors[0])
     progress.finish()
     outcome = _outcome([step.run.receipt(step.folder, shard) for shard in shards])
     return replace(outcome, workers=num_workers, peak_memory_bytes=peak)
@@ -127,14 +126,14 @@ def _map_names(
     settings: dict[str, Any],
     names: list[str],
     num_workers: int,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Stream shard names through the actor pool; yields a receipt for each committed shard."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # ours is the progress people read
     items = ray.data.from_items([{"shard": n} for n in names], override_num_blocks=len(names))
-    with warnings.catch_warnings():
+    with _rooms(nodes, num_workers) as rooms, warnings.catch_warnings():
         # Ray deprecates passing an actor's limits here, yet has no other place for them so far.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         dataset = items.map_batches(
@@ -145,10 +144,27 @@ def _map_names(
             fn_constructor_args=(step, make_worker, settings),
             num_cpus=nodes.cpus_per_worker,
             num_gpus=nodes.gpus_per_worker,
+            scheduling_strategy=rooms,
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_TASK_RETRIES,
         )
-    yield from dataset.iter_rows()
+        yield from dataset.iter_rows()
+
+
+@contextmanager
+def _rooms(nodes: Nodes, num_workers: int) -> Iterator[PlacementGroupSchedulingStrategy]:
+    """Cores and GPUs for `num_workers` actors, given back at the end whatever has happened.
+
+    After an error Ray Data drops its actors' handles and leaves the rest to reference counting: an
+    actor that is just being restarted, or whose handle a kept exception still holds, would keep
+    its cores for good, and the next stage would wait for them without end.
+    """
+    room = {"CPU": float(nodes.cpus_per_worker), "GPU": float(nodes.gpus_per_worker)}
+    group = placement_group([{k: v for k, v in room.items() if v}] * num_workers)
+    try:
+        yield PlacementGroupSchedulingStrategy(group)
+    finally:
+        remove_placement_group(group)
 
 
 def _outcome(receipts: list[dict[str, Any]]) -> Outcome:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import ray
 import ray.cloudpickle
 from handmade import commit_run, make_step
 
@@ -90,6 +92,17 @@ def test_a_shard_that_kills_its_actor_ends_the_run_with_its_name(
         )
     assert notes.read_text().split().count("part-00001.parquet") == 3
     assert "part-00001.parquet" in step.missing()
+    assert all_cores_come_back()
+
+
+def all_cores_come_back(seconds: float = 30) -> bool:
+    """Whether no actor keeps a core: the next stage may ask for all of them."""
+    deadline = time.monotonic() + seconds
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 class RefusingWorker:
@@ -109,3 +122,4 @@ def test_a_workers_own_error_reaches_the_person_as_it_is(step: Step, where: str)
     with pytest.raises(WorkerError) as caught:
         map_shards(step, NODES, RefusingWorker, {"where": where})
     assert str(caught.value) == "no such thing; use another"
+    assert all_cores_come_back()
