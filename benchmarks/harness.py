@@ -1,0 +1,190 @@
+"""How every benchmark here measures, prints and records.
+
+A ratio is taken inside one process: the two arms alternate (A B B A …), so that a machine that gets
+slower half-way slows both, and the median over the pairs stands. Counts and sizes are rows too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "benchmarks" / "results"
+POOL_VARIABLE = "POOLSCORE_BENCH_POOL"
+SHORT_SECONDS, SHORT_PAIRS, LONG_PAIRS = 20.0, 5, 3
+"""Arms that take less than 20 s run in 5 pairs, longer ones in 3."""
+_PACKAGES = ("ray", "torch", "deepspeed", "transformers", "sentence-transformers", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One run of one arm."""
+
+    seconds: float
+    """Wall clock."""
+    cpu_seconds: float
+    """User and system time of this process and of the children it has waited for."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was measured, and whether it reaches its aim."""
+
+    what: str
+    against: str
+    aim: str
+    value: str
+    reached: bool | None
+    """None where nothing is aimed at: the figure is only reported."""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def timed(arm: Callable[[], object]) -> Timing:
+    """Run an arm once."""
+    cpu, start = _cpu_seconds(), time.perf_counter()
+    arm()
+    return Timing(time.perf_counter() - start, _cpu_seconds() - cpu)
+
+
+def alternate(
+    ours: Callable[[], object], theirs: Callable[[], object], pairs: int | None = None
+) -> tuple[list[Timing], list[Timing]]:
+    """Time two arms in pairs A B B A …, after one untimed run of each.
+
+    Args:
+        ours: arm A; all its work is done when it returns.
+        theirs: arm B, the same work.
+        pairs: how many; without it 5, or 3 where the slower arm takes 20 s and more.
+    """
+    warm = max(timed(ours).seconds, timed(theirs).seconds)
+    count = pairs or (SHORT_PAIRS if warm < SHORT_SECONDS else LONG_PAIRS)
+    a: list[Timing] = []
+    b: list[Timing] = []
+    for pair in range(count):
+        for arm, timings in ((ours, a), (theirs, b))[:: 1 if pair % 2 == 0 else -1]:
+            timings.append(timed(arm))
+    return a, b
+
+
+def ratio(
+    what: str,
+    against: str,
+    at_least: float,
+    timings: tuple[list[Timing], list[Timing]],
+    work: float,
+    unit: str,
+    **details: Any,
+) -> Row:
+    """How many times faster `ours` was: median over the pairs, smallest and largest beside it.
+
+    Args:
+        what: the thing measured.
+        against: the alternative.
+        at_least: the ratio aimed at.
+        timings: of `alternate`.
+        work: units of work that one run of either arm does.
+        unit: name of that unit, in the plural.
+        details: further figures for the record.
+    """
+    ours, theirs = timings
+    ratios = [b.seconds / a.seconds for a, b in zip(ours, theirs, strict=True)]
+    median = statistics.median(ratios)
+    a, b = (statistics.median(t.seconds for t in arm) for arm in timings)
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    return Row(
+        what,
+        against,
+        f"≥ {at_least:g}×",
+        f"{median:.2f}× ({spread}); {work / a:,.0f} against {work / b:,.0f} {unit}/s",
+        median >= at_least,
+        {
+            "ratio": median,
+            "ratios": ratios,
+            "ours": [asdict(t) for t in ours],
+            "theirs": [asdict(t) for t in theirs],
+            "work": work,
+            "unit": unit,
+            **details,
+        },
+    )
+
+
+def limit(what: str, aim: str, value: str, reached: bool | None, **details: Any) -> Row:
+    """A row that is a count, a size or a time of ours alone."""
+    return Row(what, "", aim, value, reached, details)
+
+
+def publish(name: str, rows: list[Row]) -> None:
+    """Print the table and write ``benchmarks/results/NAME.json``."""
+    print(f"\n{name}: {machine()['cpu']}, {machine()['cores']} cores, commit {machine()['commit']}")
+    for row in rows:
+        mark = {True: "reached", False: "MISSED", None: ""}[row.reached]
+        against = f" against {row.against}" if row.against else ""
+        print(f"  {row.what}{against}\n      {row.value:<66} {row.aim:<12} {mark}")
+    RESULTS.mkdir(exist_ok=True)
+    story = {"name": name, **machine(), "rows": [asdict(row) for row in rows]}
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps(story, indent=1, ensure_ascii=False, default=float) + "\n", encoding="utf-8"
+    )
+
+
+def machine() -> dict[str, Any]:
+    """Where and when this was measured, and with which versions."""
+    git = ["git", "-C", str(REPOSITORY)]
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "commit": _output([*git, "rev-parse", "--short=12", "HEAD"])
+        + (
+            "+"
+            if _output([*git, "status", "--porcelain", "--", "engine", "benchmarks/*.py"])
+            else ""
+        ),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def pool_path() -> Path:
+    """The pool to measure on: `POOLSCORE_BENCH_POOL`, else the bundled sample."""
+    named = os.environ.get(POOL_VARIABLE)
+    path = Path(named) if named else REPOSITORY / "engine/assets/sample/pool.jsonl"
+    if not path.is_file():
+        sys.exit(f"error: {POOL_VARIABLE} = {path} is no file")
+    return path.resolve()
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _cpu_seconds() -> float:
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
