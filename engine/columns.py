@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from engine.maths.ragged import Ragged
 from engine.maths.ranking import Keys
 
 Int32s = npt.NDArray[np.int32]
@@ -39,13 +39,10 @@ def from_lists(rows: Sequence[Int32s | None]) -> pa.LargeListArray:
     return pa.LargeListArray.from_arrays(offsets, pa.array(values, pa.int32()), mask=mask)
 
 
-def to_lists(column: pa.ChunkedArray) -> list[Int32s]:
-    """One array per row, as views of the column's buffers; the column holds no null."""
+def to_ragged(column: pa.ChunkedArray) -> Ragged:
+    """The rows of a list column that holds no null."""
     assert column.null_count == 0, "take the rows that are there first"
-    lists: list[Int32s] = []
-    for chunk in column.chunks:
-        values = np.asarray(chunk.flatten())
-        lengths = np.asarray(chunk.value_lengths(), dtype=np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        lists += [values[start:end] for start, end in pairwise(offsets)]
-    return lists
+    values = [np.asarray(chunk.flatten(), dtype=np.int32) for chunk in column.chunks]
+    lengths = [np.asarray(chunk.value_lengths(), dtype=np.int64) for chunk in column.chunks]
+    offsets = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *lengths]))
+    return Ragged(np.concatenate([np.zeros(0, dtype=np.int32), *values]), offsets)

@@ -217,11 +217,13 @@ class ResourcesConfig(Section):
     train_workers: PositiveInt | None = None
     """Training workers; without it one per GPU, or one on CPU."""
     zero_stage: Literal[0, 1, 2, 3] | None = None
-    """DeepSpeed ZeRO stage; without it 0 for one float32 training worker, else 2."""
-    micro_batch_rows: PositiveInt = 16
-    """Rows per forward and backward pass of one training worker."""
-    activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more compute."""
+    """DeepSpeed ZeRO stage; without it the lowest whose states fit into a worker's memory."""
+    micro_batch_tokens: PositiveInt | None = None
+    """Padded tokens per forward and backward pass of one training worker; without it 2,048 on CPUs,
+    16,384 on GPUs."""
+    activation_checkpointing: bool | None = None
+    """Recompute activations in the backward pass: less memory, a third more compute. Without it
+    only where a micro-batch's activations would not fit into a worker's memory."""
     score_batch_tokens: PositiveInt | None = None
     """Padded tokens per scoring batch; without it what this proxy's last run here used, else 4,096
     on CPUs and 32,768 on GPUs."""

@@ -43,7 +43,7 @@ def for_people(step: Step) -> Iterator[None]:
             + f"\nThe whole story is in {story}. Finished shards are kept:\n"
             "the same command goes on where it stopped. A worker that died without a word was most "
             "often out of memory:\nlower resources.score_batch_tokens, "
-            "resources.micro_batch_rows or resources.num_workers."
+            "resources.micro_batch_tokens or resources.num_workers."
         ) from None
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import resource
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -33,6 +35,8 @@ MAX_RESTARTS = -1
 MAX_TASK_RETRIES = 2
 """Actors come back without limit, but a shard that kills its actor is tried three times in all:
 under Ray's defaults it would be retried without end."""
+IN_FLIGHT = 2
+"""Shards an actor works on at once: one is computed, the other read or committed."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,22 @@ class Made:
 
 
 class Worker(Protocol):
-    """What a stage gives to the actors: loads in ``__init__``, computes a shard in ``__call__``."""
+    """What a stage gives to the actors: loads in ``__init__``, then shard by shard reads, computes.
 
-    def __call__(self, step: Step, shard: str) -> Made:
-        """Read the shard's inputs through `step` and compute its result."""
+    While one shard is computed another thread reads the next one, and commits the one before: an
+    accelerator never waits for Parquet. Only one thread at a time computes.
+    """
+
+    def read(self, step: Step, shard: str) -> Any:
+        """Read the shard's inputs through `step`."""
+        ...
+
+    def __call__(self, step: Step, inputs: Any) -> Made:
+        """Compute a shard's result from what `read` gave."""
         ...
 
 
-_NO_RECEIPT = {"shard": [""], "peak_memory_bytes": [0]}
+_NO_RECEIPT = {"shard": [""], "peak_memory_bytes": [0], "seconds": [0.0]}
 
 
 class ShardActor:
@@ -69,13 +81,17 @@ class ShardActor:
         except PoolscoreError as error:
             # Told at the first call: out of a constructor Ray passes on a traceback as text.
             self.worker = error
+        self.computing = Lock()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         (shard,) = batch["shard"].to_pylist()
+        began = time.monotonic()
         try:
             if isinstance(self.worker, PoolscoreError):
                 raise self.worker
-            made = self.worker(self.step, shard)
+            inputs = self.worker.read(self.step, shard)
+            with self.computing:
+                made = self.worker(self.step, inputs)
         except PoolscoreError as error:
             return pa.table({**_NO_RECEIPT, "error": [str(error)]})
         # The receipt travels in the file, so it holds nothing that differs from run to run.
@@ -86,7 +102,12 @@ class ShardActor:
         }
         self.step.commit(shard, made.table, receipt)
         return pa.table(
-            {"shard": [shard], "peak_memory_bytes": [peak_memory_bytes()], "error": [""]}
+            {
+                "shard": [shard],
+                "peak_memory_bytes": [peak_memory_bytes()],
+                "seconds": [time.monotonic() - began],
+                "error": [""],
+            }
         )
 
 
@@ -96,7 +117,8 @@ def map_shards(
     """Run ``make_worker(**settings)`` over every shard the step has yet to write.
 
     Shards of an earlier, interrupted run are kept. The outcome covers all shards, since each
-    carries its own receipt; its `details` hold the workers' summed counts.
+    carries its own receipt; its `details` hold the workers' summed counts, and the seconds until
+    the first shard was begun.
     """
     shards = step.shards()
     missing = step.missing()
@@ -104,7 +126,7 @@ def map_shards(
     num_workers = nodes.num_workers(len(missing))
     progress = Progress(step.label, sum(rows.values()), "rows")
     progress.begin(sum(rows.values()) - sum(rows[shard] for shard in missing))
-    peak = 0
+    peak, startup, began = 0, 0.0, time.monotonic()
     if missing:
         stream = _map_names(step, nodes, make_worker, settings, missing, num_workers)
         with for_people(step), closing(stream):
@@ -112,11 +134,13 @@ def map_shards(
                 if done["error"]:
                     progress.finish()
                     raise WorkerError(done["error"])
+                startup = startup or time.monotonic() - began - done["seconds"]
                 progress.add(rows[done["shard"]])
                 peak = max(peak, done["peak_memory_bytes"])
     progress.finish()
     outcome = _outcome([step.run.receipt(step.folder, shard) for shard in shards])
-    return replace(outcome, workers=num_workers, peak_memory_bytes=peak)
+    details = {**outcome.details, "startup_seconds": round(startup, 3)}
+    return replace(outcome, workers=num_workers, peak_memory_bytes=peak, details=details)
 
 
 def _map_names(
@@ -140,7 +164,12 @@ def _map_names(
             ShardActor,
             batch_size=1,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=num_workers, max_tasks_in_flight_per_actor=2),
+            compute=ray.data.ActorPoolStrategy(
+                size=num_workers,
+                max_tasks_in_flight_per_actor=IN_FLIGHT,
+                max_concurrent_calls_per_actor=IN_FLIGHT,
+                enable_true_multi_threading=True,
+            ),
             fn_constructor_args=(step, make_worker, settings),
             num_cpus=nodes.cpus_per_worker,
             num_gpus=nodes.gpus_per_worker,

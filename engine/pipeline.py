@@ -50,7 +50,11 @@ STAGES = (pool, embed, cluster, tokens, perplexity, finetune, score, select, rep
 _MODULES = {stage.NAME: stage for stage in STAGES}
 
 PAPER_LEARNING_RATE = 2e-5
-_BATCH_DEFAULTS = {"score_batch_tokens": (4096, 32768), "embed_batch_rows": (16, 256)}
+_BATCH_DEFAULTS = {
+    "score_batch_tokens": (4096, 32768),
+    "micro_batch_tokens": (2048, 16384),
+    "embed_batch_rows": (16, 256),
+}
 """On CPUs small batches stay in the cache: 22k tokens/s against 20k with 8,192 and less above
 (bundled proxy, two cores); on GPUs large ones keep the cores busy."""
 _PACKAGES = ("ray", "torch", "deepspeed", "transformers", "sentence-transformers", "pyarrow")
@@ -81,9 +85,9 @@ def resolve(config: Config, device: str, before: Config | None = None) -> Config
     resources = config.resources.model_dump(mode="json")
     if resources["score_batch_tokens"] is None and before:
         resources["score_batch_tokens"] = before.resources.score_batch_tokens
-    for name, (on_cpu, on_gpu) in _BATCH_DEFAULTS.items():
+    for name in _BATCH_DEFAULTS:
         if resources[name] is None:
-            resources[name] = on_gpu if device == "cuda" else on_cpu
+            resources[name] = default_batch(name, device)
     embed_ = config.embed.model_dump(mode="json")
     for section in (proxy, embed_):
         section["model"] = _absolute(section["model"])
@@ -98,6 +102,12 @@ def resolve(config: Config, device: str, before: Config | None = None) -> Config
     if all(size is None for size in sizes):
         resolved = resolved.override(select={"percent": str(select.DEFAULT_PERCENT)})
     return resolved
+
+
+def default_batch(name: str, device: str) -> int:
+    """Size of a batch where the setting `resources.NAME` was left open."""
+    on_cpu, on_gpu = _BATCH_DEFAULTS[name]
+    return on_gpu if device == "cuda" else on_cpu
 
 
 def _absolute(path: str, must_exist: bool = True) -> str:

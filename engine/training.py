@@ -12,13 +12,14 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pyarrow as pa
 import torch
 import torch.distributed as dist
@@ -29,6 +30,8 @@ from engine.config import FinetuneConfig
 from engine.errors import WorkerError
 from engine.maths import batching
 from engine.maths.loss import TokenNLL, needs_full_logits
+from engine.maths.memory import Model, choose_zero_stage, needs_checkpointing
+from engine.maths.ragged import Ragged
 
 WORLD_FILE = "world.json"
 MAX_RELOAD_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
@@ -42,13 +45,8 @@ class TrainingRows:
     ids: list[str]
     row: npt.NDArray[np.int64]
     """Place in the pool."""
-    input_ids: list[npt.NDArray[np.int32]]
-    scored: list[npt.NDArray[np.int32]]
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens per row."""
-        return np.array([len(ids) for ids in self.input_ids], dtype=np.int64)
+    input_ids: Ragged
+    scored: Ragged
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,10 @@ class TrainingPlan:
     weights: Path
     dtype: str
     device: str
-    zero_stage: int
-    micro_batch_rows: int
-    activation_checkpointing: bool
+    zero_stage: int | None
+    """None to choose by memory; so is `activation_checkpointing`."""
+    micro_batch_tokens: int
+    activation_checkpointing: bool | None
     num_threads: int
 
 
@@ -71,13 +70,16 @@ class Trainer:
     """A DeepSpeed engine over one proxy, stepped through epochs."""
 
     def __init__(self, plan: TrainingPlan, rows: TrainingRows) -> None:
-        self.plan, self.rows = plan, rows
+        self.rows = rows
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        self.lengths = rows.lengths
+        self.lengths = rows.input_ids.lengths
         self.steps_per_epoch = math.ceil(len(rows.ids) / plan.config.batch_size)
         torch.manual_seed(plan.config.seed + self.rank)  # dropout, where there is any
         models.use_threads(plan.num_threads)
         self.model, self.kept = load_without_dropout(plan)
+        self.plan = plan = fit_to_memory(plan, self.model, self.world_size)
+        if plan.activation_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.full_logits = needs_full_logits(self.model, rows.input_ids, "cpu", plan.dtype)
         self.engine = self._initialise()
 
@@ -94,7 +96,7 @@ class Trainer:
             betas=config.betas,
             eps=config.epsilon,
             weight_decay=config.weight_decay,
-            fused=self.plan.device == "cuda",
+            fused=True,
         )
         warmup = math.ceil(total * config.warmup_fraction)
         engine, *_ = deepspeed.initialize(
@@ -135,9 +137,9 @@ class Trainer:
 
     def _step(self, batch: npt.NDArray[np.int64]) -> tuple[float, int, list[int]]:
         """One optimizer step: mean loss of the global batch, its scored tokens, own rows fed."""
-        num_tokens = sum(len(self.rows.scored[i]) for i in batch)
+        num_tokens = int(self.rows.scored.lengths[batch].sum())
         own = batching.micro_batches(
-            batch, self.lengths, self.plan.micro_batch_rows, self.rank, self.world_size
+            batch, self.lengths, self.plan.micro_batch_tokens, self.rank, self.world_size
         )
         total = torch.zeros((), dtype=torch.float64, device=self.plan.device)
         fed: list[int] = []
@@ -156,10 +158,9 @@ class Trainer:
 
     def _nll(self, nll: nn.Module, batch: npt.NDArray[np.int64], device: str) -> torch.Tensor:
         """float32[scored tokens of the batch]"""
-        scored = [self.rows.scored[i] for i in batch]
-        input_ids = batching.pad([self.rows.input_ids[i] for i in batch], fill=0)
-        rows = np.repeat(np.arange(len(batch)), [len(s) for s in scored])
-        arrays = (input_ids, rows, np.concatenate(scored).astype(np.int64))
+        scored = self.rows.scored.take(batch)
+        rows = np.repeat(np.arange(len(batch)), scored.lengths)
+        arrays = (self.rows.input_ids.take(batch).pad(0), rows, scored.values.astype(np.int64))
         return nll(*(torch.from_numpy(a).to(device) for a in arrays))
 
     def _grad_norm(self) -> float | None:
@@ -266,15 +267,46 @@ def load_without_dropout(plan: TrainingPlan) -> tuple[Any, dict[str, Any]]:
     wanted = dict.fromkeys(own, plan.config.dropout)
     # On the CPU: DeepSpeed casts and shards the model before it puts it onto the device.
     model = models.load_language_model(plan.weights, plan.dtype, "cpu", **wanted)
-    if plan.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
     return model, own
+
+
+def fit_to_memory(plan: TrainingPlan, model: Any, world_size: int) -> TrainingPlan:
+    """The plan with ZeRO stage and checkpointing chosen where they were left open.
+
+    All ranks call this, and all go by the smallest memory among them.
+    """
+    memory = torch.tensor(worker_memory_bytes(plan.device, world_size), dtype=torch.float64)
+    memory = memory.to(plan.device)
+    dist.all_reduce(memory, dist.ReduceOp.MIN)
+    config = model.config.get_text_config()
+    size = Model(
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        num_layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        dtype=plan.dtype,
+    )
+    stage, checkpointing = plan.zero_stage, plan.activation_checkpointing
+    if stage is None:
+        stage = choose_zero_stage(size, world_size, float(memory))
+    if checkpointing is None:
+        checkpointing = needs_checkpointing(
+            size, stage, world_size, plan.micro_batch_tokens, float(memory)
+        )
+    return replace(plan, zero_stage=stage, activation_checkpointing=checkpointing)
+
+
+def worker_memory_bytes(device: str, world_size: int) -> int:
+    """Memory one worker may count on: its GPU's, or its part of this machine's."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    workers_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    return psutil.virtual_memory().available // workers_here
 
 
 def deepspeed_config(plan: TrainingPlan) -> dict[str, Any]:
     """DeepSpeed's settings. Accumulation is ours: `step()` is the end of a global batch."""
     return {
-        "train_micro_batch_size_per_gpu": plan.micro_batch_rows,
+        "train_micro_batch_size_per_gpu": 1,  # asked for, and used for nothing but its logs
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "zero_optimization": {"stage": plan.zero_stage},

@@ -188,7 +188,7 @@ def test_two_training_workers_under_zero_3_agree_with_one(
 ) -> None:
     folder = tmp_path / "zero3"
     shutil.copytree(finished.dir.path, folder)
-    config = make_config(pool, tiny_opt, train_workers=2, zero_stage=3, micro_batch_rows=4)
+    config = make_config(pool, tiny_opt, train_workers=2, zero_stage=3, micro_batch_tokens=256)
     pipeline.run(config, folder, until="finetune", rebuild="finetune")
     path = finished.step("finetune", 1).folder
     one = load_language_model(finished.dir.path / path, "float32", "cpu").state_dict()
@@ -258,7 +258,7 @@ def test_resources_are_in_no_fingerprint(finished: engine.Run) -> None:
         "cpus_per_worker": 3,
         "train_workers": 5,
         "zero_stage": 3,
-        "micro_batch_rows": 2,
+        "micro_batch_tokens": 100,
         "score_batch_tokens": 99,
         "embed_batch_rows": 3,
         "stall_seconds": 5,

@@ -13,6 +13,7 @@ import numpy as np
 import torch.distributed as dist
 
 from engine.config import FinetuneConfig
+from engine.maths.ragged import Ragged
 from engine.training import WORLD_FILE, Trainer, TrainingPlan, TrainingRows
 
 NUM_ROWS = 45
@@ -26,8 +27,8 @@ def make_rows() -> TrainingRows:
     return TrainingRows(
         ids=[f"{random.integers(2**60):032x}" for _ in range(NUM_ROWS)],
         row=np.arange(NUM_ROWS) * 3,
-        input_ids=[random.integers(5, 200, n).astype(np.int32) for n in lengths],
-        scored=[np.arange(max(1, n // 2), n, dtype=np.int32) for n in lengths],
+        input_ids=Ragged.of([random.integers(5, 200, n) for n in lengths]),
+        scored=Ragged.of([np.arange(max(1, n // 2), n) for n in lengths]),
     )
 
 
@@ -41,7 +42,7 @@ def make_plan(model: Path, stage: int, dtype: str) -> TrainingPlan:
         dtype=dtype,
         device="cpu",
         zero_stage=stage,
-        micro_batch_rows=8,
+        micro_batch_tokens=256,
         activation_checkpointing=False,
         num_threads=1,
     )

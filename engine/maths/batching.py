@@ -55,35 +55,28 @@ def steps(order: Indices, batch_size: int) -> list[Indices]:
 
 
 def micro_batches(
-    rows: Indices, lengths: npt.NDArray[np.integer], num_rows: int, rank: int, world_size: int
+    rows: Indices, lengths: npt.NDArray[np.integer], max_tokens: int, rank: int, world_size: int
 ) -> list[Indices]:
     """One rank's share of a global batch, in micro-batches of rows of similar length.
+
+    The rows are dealt out by length, so that all ranks get nearly the same work.
 
     Args:
         rows: the global batch.
         lengths: int[n], tokens per row of the pool.
-        num_rows: rows per micro-batch.
+        max_tokens: most padded tokens (rows x longest row) in a micro-batch.
         rank: this worker's place, 0 … world_size-1.
         world_size: number of workers.
 
     Returns:
-        Micro-batches; every rank gets the same number, short ranks some empty ones, so that
-        collective operations stay in step. Together the ranks hold every row once.
+        Micro-batches, longest rows first; every rank gets the same number, short ranks some empty
+        ones, so that collective operations stay in step. Together the ranks hold every row once.
     """
     longest_first = rows[np.argsort(-np.asarray(lengths)[rows], kind="stable")]
-    cut = [longest_first[i : i + num_rows] for i in range(0, len(rows), num_rows)]
-    while len(cut) % world_size:
-        cut.append(rows[:0])
-    return cut[rank::world_size]
-
-
-def pad(rows: Sequence[npt.NDArray[np.int32]], fill: int) -> npt.NDArray[np.int64]:
-    """Stack token ids into int64[len(rows), longest], filled up on the right with `fill`.
-
-    Under causal attention nothing on the right is seen, so any valid token id serves as `fill`.
-    """
-    longest = max(len(row) for row in rows)
-    padded = np.full((len(rows), longest), fill, dtype=np.int64)
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = row
-    return padded
+    shares = [longest_first[share::world_size] for share in range(world_size)]
+    cut = [
+        [share[batch] for batch in length_sorted_batches(lengths[share], max_tokens)]
+        for share in shares
+    ]
+    most = max(map(len, cut))
+    return cut[rank] + [rows[:0]] * (most - len(cut[rank]))

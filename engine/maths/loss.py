@@ -9,15 +9,14 @@ full logits instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from engine.maths.batching import pad
+from engine.maths.prefix import SharedPrefix
+from engine.maths.ragged import Ragged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,24 +42,31 @@ class TokenNLL(nn.Module):
         self.model = model
         self.full_logits = full_logits
 
-    def forward(self, input_ids: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        rows: Tensor,
+        positions: Tensor,
+        prefix: SharedPrefix | None = None,
+    ) -> Tensor:
         """NLL of the tokens at ``input_ids[rows, positions]``, each given all tokens before it.
 
         Args:
             input_ids: int64[batch, length], padded on the right with any token.
             rows: int64[n], row of each scored token.
             positions: int64[n], position of each scored token, at least 1.
+            prefix: what stands before every row of the batch (`prefix`); the positions count from
+                behind it.
 
         Returns:
             float32[n], nats.
         """
         targets = input_ids[rows, positions]
         if self.full_logits:
+            assert prefix is None, "a prefix is shared only by decoder and head"
             logits = self.model(input_ids=input_ids, use_cache=False).logits
             return _cross_entropy(logits[rows, positions - 1], targets)
-        # No attention mask: padding is on the right, where causal attention never looks, and
-        # without a mask the fast attention kernels apply.
-        decoded: Any = self.model.base_model(input_ids=input_ids, use_cache=False)
+        decoded = self._decode(input_ids, prefix)
         hidden: Tensor = decoded.last_hidden_state[rows, positions - 1]  # [n, width]
         head = cast("nn.Module", self.model.get_output_embeddings())
         if torch.is_grad_enabled():
@@ -70,15 +76,38 @@ class TokenNLL(nn.Module):
         chunks = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
         return torch.cat([_cross_entropy(head(h), t) for h, t in chunks])
 
+    def prefix(self, tokens: Tensor) -> SharedPrefix:
+        """Keys and values of tokens that many rows begin with; needs `models.share_prefixes`.
+
+        Args:
+            tokens: int64[n], the shared tokens.
+        """
+        shared = SharedPrefix(len(tokens))
+        self.model.base_model(input_ids=tokens[None], use_cache=False, shared_prefix=shared)
+        shared.filled = True
+        return shared
+
+    def _decode(self, input_ids: Tensor, prefix: SharedPrefix | None) -> Any:
+        # No attention mask: padding is on the right, where causal attention never looks, and
+        # without a mask the fast attention kernels apply.
+        if prefix is None:
+            return self.model.base_model(input_ids=input_ids, use_cache=False)
+        first, length = prefix.num_tokens, input_ids.shape[1]
+        positions = torch.arange(first, first + length, device=input_ids.device)
+        return self.model.base_model(
+            input_ids=input_ids,
+            position_ids=positions.expand(len(input_ids), -1),
+            use_cache=False,
+            shared_prefix=prefix,
+        )
+
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """float32[n] from logits [n, vocabulary] of any precision."""
     return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
 
 
-def needs_full_logits(
-    model: PreTrainedModel, rows: Sequence[npt.NDArray[np.int32]], device: str, dtype: str
-) -> bool:
+def needs_full_logits(model: PreTrainedModel, rows: Ragged, device: str, dtype: str) -> bool:
     """Whether decoder + head are not the model, found out on a few rows.
 
     Args:
@@ -87,11 +116,17 @@ def needs_full_logits(
         device: where the model lies.
         dtype: its precision; decides how much rounding is allowed.
     """
-    probe = [row[:PROBE_TOKENS] for row in rows if len(row) > 1][:PROBE_ROWS]
-    if not probe:
+    probe = probe_rows(rows)
+    if not len(probe):
         return False
-    error = split_error(model, torch.tensor(pad(probe, fill=0), device=device))
+    error = split_error(model, torch.from_numpy(probe.pad(0)).to(device))
     return not error <= MAX_SPLIT_ERROR[dtype]  # NaN is no agreement
+
+
+def probe_rows(rows: Ragged) -> Ragged:
+    """The first rows of more than one token, cut at `PROBE_TOKENS`."""
+    found = np.flatnonzero(rows.lengths > 1)[:PROBE_ROWS]
+    return Ragged.of([rows[int(row)][:PROBE_TOKENS] for row in found])
 
 
 @torch.inference_mode()
@@ -116,3 +151,25 @@ def split_error(model: PreTrainedModel, input_ids: Tensor) -> float:
     except (AttributeError, RuntimeError):
         return float("inf")
     return float((own - split).abs().max())
+
+
+@torch.inference_mode()
+def prefix_error(nll: TokenNLL, tokens: Tensor) -> float:
+    """Largest difference in nats between scoring a row whole and behind its own first half.
+
+    Args:
+        nll: a model prepared by `models.share_prefixes`.
+        tokens: int64[n], a row of at least 4 tokens.
+
+    Returns:
+        Maximum over the second half; infinite where the model cannot share a prefix.
+    """
+    half = len(tokens) // 2
+    positions = torch.arange(1, len(tokens) - half, device=tokens.device)
+    rows = torch.zeros_like(positions)
+    whole = nll(tokens[None], rows, positions + half)
+    try:
+        behind = nll(tokens[None, half:], rows, positions, nll.prefix(tokens[:half]))
+    except (AttributeError, RuntimeError, TypeError, ValueError, KeyError, AssertionError):
+        return float("inf")
+    return float((whole - behind).abs().max())

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine import models, schema
+from engine.columns import equals
 from engine.config import Config
 from engine.mapping import Made, map_shards
 from engine.models import ModelSource
@@ -74,23 +75,28 @@ class EmbedWorker:
         self.dimension = int(self.embedder.get_embedding_dimension() or 0)
         self.batch_rows = batch_rows
 
-    def __call__(self, step: Step, shard: str) -> Made:
+    def read(self, step: Step, shard: str) -> tuple[pa.ChunkedArray, list[int], list[str]]:
+        """Ids of a shard, places of the rows to embed, and their texts."""
         pool = step.read(POOL, shard, ["id", "turns", "flag"])
-        turns, flags = pool["turns"].to_pylist(), pool["flag"].to_pylist()
-        keep = [index for index, flag in enumerate(flags) if flag == schema.OK]
+        keep = np.flatnonzero(equals(pool["flag"], schema.OK)).tolist()
+        turns = pool["turns"].take(pa.array(keep, pa.int64())).to_pylist()
+        return pool["id"], keep, [text_of(row) for row in turns]
+
+    def __call__(self, step: Step, inputs: tuple[pa.ChunkedArray, list[int], list[str]]) -> Made:
+        ids, keep, texts = inputs
         dimension = self.dimension
-        vectors = np.zeros((len(flags), dimension), dtype=np.float32)
-        if keep:
+        vectors = np.zeros((len(ids), dimension), dtype=np.float32)
+        if texts:
             vectors[keep] = self.embedder.encode(
-                [text_of(turns[index]) for index in keep],
+                texts,
                 batch_size=self.batch_rows,
                 show_progress_bar=False,
                 convert_to_numpy=True,
             )
-        mask = np.ones(len(flags), dtype=bool)
+        mask = np.ones(len(ids), dtype=bool)
         mask[keep] = False
         column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), dimension, mask=pa.array(mask))
-        table = pa.table([pool["id"], column], schema=schema.embeddings(dimension))
+        table = pa.table([ids, column], schema=schema.embeddings(dimension))
         return Made(table, counts={"embedded": len(keep)})
 
 

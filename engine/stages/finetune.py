@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from engine import models, schema
-from engine.columns import equals, to_lists
+from engine.columns import equals, to_ragged
 from engine.config import Config
 from engine.errors import ConfigError
 from engine.failures import for_people
@@ -28,8 +29,11 @@ from engine.progress import Progress
 from engine.rundir import RunDir
 from engine.step import FINETUNE, POOL, STEPS_FILE, TOKENS, Outcome, Step
 
+if TYPE_CHECKING:
+    from engine.training import TrainingPlan
+
 NAME = "finetune"
-VERSION = 1
+VERSION = 2
 STATE_FOLDER = "state"
 LIVE_FILE = ".live"
 RAY_FOLDER = ".ray"
@@ -51,14 +55,13 @@ class _Job:
     """What each training worker is told."""
 
     step: Step
-    zero_stage: int
     device: str
     num_threads: int
 
 
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Train this epoch on Ray Train, after the one before it where there is one."""
-    job = _Job(step, zero_stage(step.config, nodes), nodes.device, nodes.cpus_per_train_worker)
+    job = _Job(step, nodes.device, nodes.cpus_per_train_worker)
     num_rows, num_tokens = _size(step)
     if not num_rows:
         raise ConfigError(
@@ -74,7 +77,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         with for_people(step):
             _fit(job, nodes)
     finally:
-        peak = watcher.stop()
+        watcher.stop()
         live.unlink(missing_ok=True)
         shutil.rmtree(step.run.path / RAY_FOLDER, ignore_errors=True)
     receipt = step.run.receipt(step.folder, STEPS_FILE)
@@ -84,8 +87,8 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         flags={schema.OK: num_rows},
         tokens=num_tokens,
         workers=nodes.train_workers,
-        peak_memory_bytes=peak,
-        details={"zero_stage": job.zero_stage, "steps": receipt["steps"], **receipt["losses"]},
+        peak_memory_bytes=watcher.peak_memory_bytes,
+        details={**receipt, "epoch_seconds": round(watcher.epoch_seconds, 3)},
     )
 
 
@@ -95,7 +98,11 @@ def check(config: Config, nodes: Nodes) -> None:
     Raises:
         ConfigError: ZeRO 0 in bfloat16, or more workers than there are GPUs or cores for.
     """
-    zero_stage(config, nodes)
+    if config.resources.zero_stage == 0 and config.proxy.dtype == "bfloat16":
+        raise ConfigError(
+            "resources.zero_stage = 0 with bfloat16 would train without float32 master weights. "
+            "Use zero_stage 1, 2 or 3, or proxy.dtype=float32."
+        )
     if nodes.gpus_per_worker and not nodes.may_grow and nodes.train_workers > nodes.num_gpus:
         raise ConfigError(
             f"resources.train_workers = {nodes.train_workers}, but there are {nodes.num_gpus} "
@@ -106,24 +113,6 @@ def check(config: Config, nodes: Nodes) -> None:
             f"resources.train_workers = {nodes.train_workers}, but there are {nodes.num_cpus} CPU "
             "cores, and each training worker takes at least one."
         )
-
-
-def zero_stage(config: Config, nodes: Nodes) -> int:
-    """The configured ZeRO stage, else the least that serves.
-
-    bfloat16 without ZeRO keeps no float32 master weights, and updates of 2e-5 round away.
-    """
-    wanted = config.resources.zero_stage
-    if wanted == 0 and config.proxy.dtype == "bfloat16":
-        raise ConfigError(
-            "resources.zero_stage = 0 with bfloat16 would train without float32 master weights. "
-            "Use zero_stage 1, 2 or 3, or proxy.dtype=float32."
-        )
-    if wanted is not None:
-        return wanted
-    if nodes.train_workers > 1:
-        return 2
-    return 2 if config.proxy.dtype == "bfloat16" else 0
 
 
 def _fit(job: _Job, nodes: Nodes) -> None:
@@ -169,8 +158,8 @@ def _train_worker(told: dict[str, Any]) -> None:
         weights=models.proxy_source(config).folder(),
         dtype=config.proxy.dtype,
         device=job.device,
-        zero_stage=job.zero_stage,
-        micro_batch_rows=config.resources.micro_batch_rows,
+        zero_stage=config.resources.zero_stage,
+        micro_batch_tokens=config.resources.micro_batch_tokens,
         activation_checkpointing=config.resources.activation_checkpointing,
         num_threads=job.num_threads,
     )
@@ -178,15 +167,19 @@ def _train_worker(told: dict[str, Any]) -> None:
     first = _resume(trainer, step)
     live = step.run.path / step.folder / LIVE_FILE
     steps: pa.Table | None = None
+    seconds = 0.0
     for epoch in range(first, step.epoch + 1):
+        began = time.monotonic()
         steps = trainer.epoch(epoch, lambda done, loss: _tell(live, done, loss))
+        seconds = time.monotonic() - began
     saved = step.run.path / step.folder / ".saved"
     trainer.save(saved)
     if step.epoch < config.finetune.num_epochs:
         trainer.save_state(step.run.path / step.folder / STATE_FOLDER)
     if steps is not None:  # rank 0
         models.load_tokenizer(models.proxy_source(config)).save_pretrained(saved)
-        _commit(step, saved, steps)
+        _commit(step, saved, steps, trainer.plan)
+        _tell(live, len(trainer.rows.ids), steps["loss"][-1].as_py(), seconds)
 
 
 def _resume(trainer: Any, step: Step) -> int:
@@ -195,14 +188,17 @@ def _resume(trainer: Any, step: Step) -> int:
     return step.epoch if state.is_dir() and trainer.load_state(state) else 1
 
 
-def _commit(step: Step, saved: Path, steps: pa.Table) -> None:
+def _commit(step: Step, saved: Path, steps: pa.Table, plan: TrainingPlan) -> None:
     for path in sorted(saved.iterdir()):
         step.run.commit_file(f"{step.folder}/{path.name}", path)
     saved.rmdir()
     losses = steps["loss"].to_pylist()
     receipt = {
         "steps": len(losses),
-        "losses": {"first_loss": losses[0], "last_loss": losses[-1]},
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "zero_stage": plan.zero_stage,
+        "activation_checkpointing": plan.activation_checkpointing,
     }
     step.commit(STEPS_FILE, steps, receipt)
 
@@ -217,8 +213,8 @@ def load_rows(step: Step) -> Any:
     return TrainingRows(
         ids=table["id"].to_pylist(),
         row=np.asarray(table["row"], dtype=np.int64),
-        input_ids=to_lists(table["input_ids"]),
-        scored=to_lists(table["scored"]),
+        input_ids=to_ragged(table["input_ids"]),
+        scored=to_ragged(table["scored"]),
     )
 
 
@@ -239,8 +235,13 @@ def _size(step: Step) -> tuple[int, int]:
     return sum(part.num_rows for part in parts), tokens
 
 
-def _tell(live: Path, done: int, loss: float) -> None:
-    news = {"rows": done, "loss": loss, "peak_memory_bytes": peak_memory_bytes()}
+def _tell(live: Path, done: int, loss: float, epoch_seconds: float = 0.0) -> None:
+    news = {
+        "rows": done,
+        "loss": loss,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "epoch_seconds": epoch_seconds,
+    }
     live.write_text(json.dumps(news))
 
 
@@ -248,7 +249,8 @@ class _Watcher:
     """Shows, on the driver, the progress that rank 0 leaves in a small file."""
 
     def __init__(self, live: Path, progress: Progress) -> None:
-        self.live, self.progress, self.peak = live, progress, 0
+        self.live, self.progress = live, progress
+        self.peak_memory_bytes, self.epoch_seconds = 0, 0.0
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
@@ -262,14 +264,14 @@ class _Watcher:
             news = json.loads(self.live.read_text())
         except (OSError, ValueError):  # not there yet, or half written
             return
-        self.peak = news["peak_memory_bytes"]
+        self.peak_memory_bytes = news["peak_memory_bytes"]
+        self.epoch_seconds = news["epoch_seconds"]
         if news["rows"] != self.progress.done:
             self.progress.at(news["rows"])
 
-    def stop(self) -> int:
-        """End the watch; returns the peak memory of rank 0 in bytes."""
+    def stop(self) -> None:
+        """End the watch after a last look."""
         self.stopped.set()
         self.thread.join()
         self._look()
         self.progress.finish()
-        return self.peak

@@ -7,27 +7,28 @@ is arithmetic on them. Null for flagged rows.
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from engine import models, schema
-from engine.columns import to_lists
+from engine.columns import to_ragged
 from engine.config import Config
 from engine.mapping import Made, map_shards
-from engine.maths.batching import length_sorted_batches, pad
-from engine.maths.loss import TokenNLL, needs_full_logits
+from engine.maths.loss import TokenNLL
+from engine.maths.ragged import Ragged
 from engine.models import ModelSource
 from engine.nodes import Nodes
 from engine.rundir import RunDir
+from engine.scoring import Scorer, Scores
 from engine.step import FINETUNE, TOKENS, Outcome, Step
 
 NAME = "perplexity"
-VERSION = 1
+VERSION = 2
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -54,8 +55,20 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     )
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """A shard of 4-tokens: all ids, and the rows that are there."""
+
+    ids: pa.ChunkedArray
+    keep: npt.NDArray[np.int64]
+    """Places of the rows that are not null."""
+    rows: Ragged
+    scored: Ragged
+    ends: npt.NDArray[np.bool_]
+
+
 class PerplexityWorker:
-    """Holds the model; scores a shard at a time, in batches of rows of similar length."""
+    """Holds the model; scores a shard at a time."""
 
     def __init__(
         self,
@@ -67,83 +80,60 @@ class PerplexityWorker:
     ) -> None:
         models.use_threads(num_threads)
         folder = weights if isinstance(weights, Path) else weights.folder()
-        self.nll = TokenNLL(models.load_language_model(folder, dtype, device))
-        self.device, self.dtype, self.batch_tokens = device, dtype, batch_tokens
-        self.checked = False
+        nll = TokenNLL(models.load_language_model(folder, dtype, device))
+        self.scorer = Scorer(nll, device, dtype, batch_tokens)
+        self.prepared = False
 
-    def __call__(self, step: Step, shard: str) -> Made:
+    def read(self, step: Step, shard: str) -> _Inputs:
+        """See `mapping.Worker`."""
         columns = ["id", "input_ids", "scored", "end_scored"]
         tokens = step.read(step.proxy_input(TOKENS), shard, columns)
         keep = np.flatnonzero(np.asarray(tokens["input_ids"].is_valid()))
-        rows = to_lists(tokens["input_ids"].take(pa.array(keep)))
-        scored = to_lists(tokens["scored"].take(pa.array(keep)))
-        if not self.checked:
-            self.nll.full_logits = self._needs_full_logits(step)
-            self.checked = True
-        sums, lasts, computed = self._score(rows, scored)
-        ends = np.asarray(tokens["end_scored"].take(pa.array(keep)), dtype=bool)
-        table = _as_table(tokens["id"], keep, sums, [len(s) for s in scored], lasts, ends)
+        kept = tokens.take(pa.array(keep))
+        return _Inputs(
+            tokens["id"],
+            keep,
+            to_ragged(kept["input_ids"]),
+            to_ragged(kept["scored"]),
+            np.asarray(kept["end_scored"], dtype=bool),
+        )
+
+    def __call__(self, step: Step, inputs: _Inputs) -> Made:
+        if not self.prepared:
+            self.scorer.prepare(_first_rows(step))
+            self.prepared = True
+        scores = self.scorer(inputs.rows, inputs.scored)
         counts = {
-            "tokens": sum(map(len, rows)),
-            "computed_tokens": computed,
-            "scored_tokens": sum(map(len, scored)),
-            "shards_by_full_logits": int(self.nll.full_logits),
+            "tokens": len(inputs.rows.values),
+            "scored_tokens": len(inputs.scored.values),
+            **asdict(scores.counts),
+            "shards_by_full_logits": int(self.scorer.nll.full_logits),
         }
-        return Made(table, counts=counts)
-
-    def _needs_full_logits(self, step: Step) -> bool:
-        """Asked of the pool's first rows, so that every actor comes to the same answer."""
-        for shard in step.shards():
-            column = step.read(step.proxy_input(TOKENS), shard, ["input_ids"])["input_ids"]
-            rows = to_lists(column.drop_null())
-            if rows:
-                return needs_full_logits(self.nll.model, rows, self.device, self.dtype)
-        return False
-
-    @torch.inference_mode()
-    def _score(
-        self, rows: list[npt.NDArray[np.int32]], scored: list[npt.NDArray[np.int32]]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int]:
-        """float64 NLL sums and last-token NLLs in row order, and padded tokens computed."""
-        sums, lasts = np.zeros(len(rows)), np.zeros(len(rows))
-        computed = 0
-        lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        for batch in length_sorted_batches(lengths, self.batch_tokens):
-            counts = np.array([len(scored[i]) for i in batch])
-            input_ids = pad([rows[i] for i in batch], fill=0)
-            nll = self.nll(
-                torch.from_numpy(input_ids).to(self.device),
-                torch.from_numpy(np.repeat(np.arange(len(batch)), counts)).to(self.device),
-                torch.from_numpy(np.concatenate([scored[i] for i in batch]).astype(np.int64)).to(
-                    self.device
-                ),
-            )
-            values = nll.cpu().numpy().astype(np.float64)  # the batch's only copy to the host
-            ends = np.cumsum(counts)
-            sums[batch] = np.add.reduceat(values, ends - counts)
-            lasts[batch] = values[ends - 1]
-            computed += input_ids.size
-        return sums, lasts, computed
+        return Made(_as_table(inputs, scores), counts=counts)
 
 
-def _as_table(
-    ids: pa.ChunkedArray,
-    keep: npt.NDArray[np.int64],
-    sums: npt.NDArray[np.float64],
-    counts: list[int],
-    lasts: npt.NDArray[np.float64],
-    ends: npt.NDArray[np.bool_],
-) -> pa.Table:
+def _first_rows(step: Step) -> Ragged:
+    """The pool's first rows, whichever shard comes first, so that every actor finds the same."""
+    for shard in step.shards():
+        column = step.read(step.proxy_input(TOKENS), shard, ["input_ids"])["input_ids"]
+        rows = to_ragged(column.drop_null())
+        if len(rows):
+            return rows
+    return Ragged.of([])
+
+
+def _as_table(inputs: _Inputs, scores: Scores) -> pa.Table:
     """The shard's table: kept rows get their numbers, the others null."""
-    num_rows = len(ids)
+    num_rows, keep = len(inputs.ids), inputs.keep
     nll_sum, nll_last = np.zeros(num_rows), np.zeros(num_rows)
     num_tokens = np.zeros(num_rows, dtype=np.int32)
     missing, no_end = np.ones(num_rows, dtype=bool), np.ones(num_rows, dtype=bool)
-    nll_sum[keep], num_tokens[keep], nll_last[keep] = sums, counts, lasts
-    missing[keep], no_end[keep] = False, ~ends
+    nll_sum[keep], nll_last[keep] = scores.nll_sum, scores.nll_last
+    num_tokens[keep] = inputs.scored.lengths
+    missing[keep], no_end[keep] = False, ~inputs.ends
     return pa.table(
         [
-            ids,
+            inputs.ids,
             pa.array(nll_sum, mask=missing, from_pandas=False),
             pa.array(num_tokens, mask=missing),
             pa.array(nll_last, mask=no_end, from_pandas=False),

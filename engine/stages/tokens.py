@@ -75,8 +75,11 @@ class TokenWorker:
         length = models.context_length(source, max_tokens)
         self.template = make_template(template, tokenizer, length)
 
-    def __call__(self, step: Step, shard: str) -> Made:
-        pool = step.read(POOL, shard, ["id", "turns", "flag"])
+    def read(self, step: Step, shard: str) -> pa.Table:
+        """See `mapping.Worker`."""
+        return step.read(POOL, shard, ["id", "turns", "flag"])
+
+    def __call__(self, step: Step, pool: pa.Table) -> Made:
         flags = pool["flag"].to_pylist()
         conversations = [
             [(turn["role"], turn["content"]) for turn in turns]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,6 +24,7 @@ from transformers import (
 
 from engine.maths import loss
 from engine.maths.loss import TokenNLL, needs_full_logits, split_error
+from engine.maths.ragged import Ragged
 
 VOCABULARY = 97
 LONGEST = 40
@@ -337,7 +337,8 @@ def test_a_model_without_a_head_or_decoder_of_its_own_cannot_be_split() -> None:
 
 
 def test_full_logits_are_used_just_where_decoder_and_head_are_not_the_model() -> None:
-    rows = [np.array(row, dtype=np.int32) for row in example()[0]]
+    rows = Ragged.of(example()[0])
     assert needs_full_logits(model_of(CAPPED), rows, "cpu", "float32")
     assert not needs_full_logits(model_of("OPT tied"), rows, "cpu", "float32")
-    assert not needs_full_logits(model_of(CAPPED), [], "cpu", "float32")  # nothing to look at
+    nothing = Ragged.of([])
+    assert not needs_full_logits(model_of(CAPPED), nothing, "cpu", "float32")

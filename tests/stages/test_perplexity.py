@@ -57,7 +57,8 @@ def commit_tokens(folder: Path, rows: list[Encoded | None], shard_rows: int) -> 
 
 def score(step: Step, model: Path, batch_tokens: int) -> list[dict]:
     worker = PerplexityWorker(model, "float32", "cpu", batch_tokens, num_threads=1)
-    return [row for shard in step.shards() for row in worker(step, shard).table.to_pylist()]
+    tables = [worker(step, worker.read(step, shard)).table for shard in step.shards()]
+    return [row for table in tables for row in table.to_pylist()]
 
 
 @torch.no_grad()
@@ -115,9 +116,11 @@ def test_counts_of_work(tmp_path: Path) -> None:
     rows = made_rows(60)
     step = commit_tokens(tmp_path, rows, 60)
     worker = PerplexityWorker(bundled_proxy().folder, "float32", "cpu", 400, num_threads=1)
-    counts = worker(step, step.shards()[0]).counts
+    counts = worker(step, worker.read(step, step.shards()[0])).counts
     present = [row for row in rows if row is not None]
     assert counts["tokens"] == sum(len(row.input_ids) for row in present)
     assert counts["scored_tokens"] == sum(len(row.scored) for row in present)
     assert counts["tokens"] <= counts["computed_tokens"] < 1.1 * counts["tokens"]
+    assert counts["head_rows"] == counts["scored_tokens"]  # no hidden state more than needed
+    assert counts["shared_tokens"] == counts["halved_batches"] == 0
     assert counts["shards_by_full_logits"] == 0

@@ -1,0 +1,167 @@
+"""What Ray costs: the actor pool against the same worker in a plain loop, and two actors with one
+thread each against one with two.
+
+Run with ``python -m benchmarks.overhead [--rows N]``. Start-up (processes, imports, loading the
+model) is told apart: the work is timed from the first shard's start to the last one's commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import ray.cloudpickle
+
+import benchmarks.overhead as own_module
+from benchmarks.harness import Row, limit, pool_path, publish
+from engine import nodes, pipeline
+from engine.config import Config, ResourcesConfig
+from engine.mapping import map_shards
+from engine.models import proxy_source
+from engine.rundir import RunDir
+from engine.stages import pool
+from engine.stages.perplexity import PerplexityWorker
+from engine.stages.tokens import TokenWorker
+from engine.step import Step
+
+ROUNDS = 3
+SHARD_ROWS = 512
+THREADS = 2
+
+
+class Stamped(PerplexityWorker):
+    """The worker itself, leaving the time of its first shard in a file."""
+
+    def __init__(self, stamps: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.stamps = Path(stamps)
+
+    def read(self, step: Step, shard: str) -> Any:
+        with self.stamps.open("a") as file:
+            file.write(f"{time.time()}\n")
+        return super().read(step, shard)
+
+
+def prepared(folder: Path, num_rows: int) -> Step:
+    """A run directory up to its tokens, and the step that scores it."""
+    config = Config.from_tree(
+        {"pool": {"paths": [str(first_rows(folder, num_rows))], "shard_rows": SHARD_ROWS}}
+    )
+    config = pipeline.resolve(config, "cpu")
+    run = RunDir(folder / "run")
+    steps = {step.stage: step for step in reversed(pipeline.plan(config, run))}
+    alone = nodes.Nodes(num_cpus=1, num_gpus=0, resources=config.resources)
+    pool.run(steps["pool"], alone)
+    worker = TokenWorker(proxy_source(config), config.proxy.template, config.proxy.max_tokens)
+    step = steps["tokens"]
+    for shard in step.shards():
+        step.commit(shard, worker(step, worker.read(step, shard)).table)
+    return steps["perplexity"]
+
+
+def first_rows(folder: Path, num: int) -> Path:
+    """A pool of the first `num` lines."""
+    path = folder / "pool.jsonl"
+    with pool_path().open(encoding="utf-8") as source, path.open("w", encoding="utf-8") as file:
+        file.writelines(islice(source, num))
+    return path
+
+
+def settings_of(step: Step, num_threads: int) -> dict[str, Any]:
+    return {
+        "weights": proxy_source(step.config),
+        "dtype": "float32",
+        "device": "cpu",
+        "batch_tokens": step.config.resources.score_batch_tokens,
+        "num_threads": num_threads,
+    }
+
+
+def plain(step: Step) -> tuple[float, float]:
+    """Seconds of work and of start-up of the worker in a loop."""
+    began = time.time()
+    worker = PerplexityWorker(**settings_of(step, THREADS))
+    start = time.time()
+    for shard in step.shards():
+        step.commit(shard, worker(step, worker.read(step, shard)).table)
+    return time.time() - start, start - began
+
+
+def on_ray(step: Step, num_actors: int) -> tuple[float, float]:
+    """The same on an actor pool that shares two cores."""
+    stamps = step.run.path / "stamps"
+    resources = ResourcesConfig(
+        num_workers=num_actors, cpus_per_worker=THREADS // num_actors, device="cpu"
+    )
+    with nodes.session(resources) as cluster:
+        began = time.time()
+        settings = settings_of(step, THREADS // num_actors)
+        map_shards(step, cluster, Stamped, {"stamps": str(stamps), **settings})
+    start = min(map(float, stamps.read_text().split()))
+    end = max(path.stat().st_mtime for path in (step.run.path / step.folder).glob("part-*"))
+    stamps.unlink()
+    return end - start, start - began
+
+
+def compare(step: Step) -> list[Row]:
+    arms: dict[str, Callable[[], tuple[float, float]]] = {
+        "plain": lambda: plain(step),
+        "one": lambda: on_ray(step, 1),
+        "two": lambda: on_ray(step, 2),
+    }
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
+    for turn in range(ROUNDS):
+        for name in list(arms)[:: 1 if turn % 2 == 0 else -1]:
+            shutil.rmtree(step.run.path / step.folder, ignore_errors=True)
+            found[name].append(arms[name]())
+    starts = statistics.median(start for _, start in found["one"])
+    return [
+        _share(
+            "Ray pipeline, one actor", "the same worker in a plain loop", 0.9, found, "plain", "one"
+        ),
+        _share("two actors with one thread", "one actor with two", 0.95, found, "one", "two"),
+        limit("start-up of the actor pool, in no other row", "", f"{starts:.1f} s", None),
+    ]
+
+
+def _share(
+    what: str,
+    against: str,
+    aim: float,
+    found: dict[str, list[tuple[float, float]]],
+    base: str,
+    arm: str,
+) -> Row:
+    """Speed of `arm` as a part of `base`'s: the median over the rounds."""
+    shares = [b[0] / a[0] for b, a in zip(found[base], found[arm], strict=True)]
+    median = statistics.median(shares)
+    seconds = statistics.median(work for work, _ in found[arm])
+    return Row(
+        what,
+        against,
+        f"≥ {aim}",
+        f"{median:.2f} ({min(shares):.2f} to {max(shares):.2f}); {seconds:.0f} s of work",
+        median >= aim,
+        {"shares": shares, "seconds_of_work_and_start": found},
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=6000, help="rows to score (default: 6000)")
+    num_rows = parser.parse_args().rows
+    # Workers know the engine, not the benchmarks: the class above travels whole.
+    ray.cloudpickle.register_pickle_by_value(own_module)
+    with tempfile.TemporaryDirectory() as folder:
+        publish("overhead", compare(prepared(Path(folder), num_rows)))
+
+
+if __name__ == "__main__":
+    own_module.main()  # not as __main__, whose classes do not travel
