@@ -9,7 +9,6 @@ done twice is the same file written twice.
 from __future__ import annotations
 
 import logging
-import resource
 import time
 import warnings
 from collections import Counter
@@ -28,6 +27,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from engine.errors import PoolscoreError, WorkerError
 from engine.failures import for_people
 from engine.nodes import Nodes
+from engine.parallel import peak_memory_bytes
 from engine.progress import Progress
 from engine.step import POOL, Outcome, Step
 
@@ -210,8 +210,3 @@ def _outcome(receipts: list[dict[str, Any]]) -> Outcome:
         tokens=counts.pop("tokens", 0),
         details=dict(counts),
     )
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -14,10 +14,11 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +28,8 @@ from engine.errors import PoolError
 from engine.formats import json_text, json_type
 
 SUFFIXES: Final = (".jsonl", ".json", ".parquet", ".jsonl.gz")
+PIECE_BYTES: Final = 32 * 2**20
+"""What one process reads at a time: a second of work or so, and far more than it takes to start."""
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _GLOB: Final = re.compile(r"[*?[]")
@@ -46,12 +49,26 @@ class PoolFile:
     """Path below the common folder of the pool's files, with ``/``; its own name if alone."""
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What one process reads of a file: every line that starts in its bytes [start, end).
+
+    So each line belongs to exactly one piece wherever the cuts are, and a piece reads beyond its
+    end to finish its last line.
+    """
+
+    file: PoolFile
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a file: raw and row, or reason and detail."""
+    """One line of a piece: raw and row, or reason and detail."""
 
     line: int
-    """Line from 1; for a JSON array the line its element starts on; for Parquet the row."""
+    """Line of the piece from 1; for a JSON array the line its element starts on; for Parquet the
+    row."""
     raw: str | None
     """The row's own JSON, byte for byte; for Parquet its JSON encoding."""
     row: dict[str, Any] | None
@@ -152,30 +169,93 @@ def _no_match(what: str, where: str) -> NoReturn:
     raise PoolError(what, where, f"known suffixes are {_suffixes()}; hidden files are left out")
 
 
-# ── which rows ───────────────────────────────────────────────────────────────────────────────────
+# ── which pieces ─────────────────────────────────────────────────────────────────────────────────
 
 
-def read_lines(file: PoolFile) -> Iterator[Line]:
-    """Every line of the file that is not blank, in order, as it is read.
+def cut(file: PoolFile, max_bytes: int = PIECE_BYTES) -> list[Piece]:
+    """The file in pieces, in order: a .jsonl file is cut at any byte, any other is one piece.
 
     Raises:
-        PoolError: the file cannot be read, or is one broken document; lines may have come before.
+        PoolError: the file cannot be looked at.
     """
-    name = file.path.name.lower()
+    with _errors_for_people(file):
+        size = file.path.stat().st_size
+    step = max_bytes if _is_plain(file) else max(size, 1)
+    starts = range(0, max(size, 1), step)  # an empty file is a piece too: its kind may mind
+    return [Piece(file, start, min(start + step, size)) for start in starts]
+
+
+def count_lines(piece: Piece) -> int:
+    """Lines of a piece, blank ones too: how far the lines of the next piece are off.
+
+    0 for a file that is not cut, as no piece follows there.
+
+    Raises:
+        PoolError: the file cannot be read.
+    """
+    if not _is_plain(piece.file) or piece.start == piece.end:
+        return 0
+    # A line starts at the first byte, and behind every \n.
+    before = max(piece.start - 1, 0)
+    with _errors_for_people(piece.file), piece.file.path.open("rb") as stream:
+        stream.seek(before)
+        num = stream.read(piece.end - 1 - before).count(b"\n")
+    return num + (piece.start == 0)
+
+
+def _is_plain(file: PoolFile) -> bool:
+    return file.path.name.lower().endswith(".jsonl")
+
+
+@contextmanager
+def _errors_for_people(file: PoolFile) -> Iterator[None]:
     try:
-        if name.endswith(".jsonl.gz"):
-            yield from _read_gzip(file.path)
-        elif name.endswith(".jsonl"):
-            with file.path.open("rb", buffering=_BUFFER_BYTES) as stream:
-                yield from _read_jsonl(stream)
-        elif name.endswith(".json"):
-            yield from _read_array(file.path)
-        else:
-            yield from _read_parquet(file.path)
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
         fix = "check that the file is there and may be read"
         raise PoolError(f"a pool file cannot be read: {reason}", str(file.path), fix) from None
+
+
+# ── which rows ───────────────────────────────────────────────────────────────────────────────────
+
+
+def read_lines(piece: Piece) -> Iterator[Line]:
+    """Every line of the piece that is not blank, in order, as it is read.
+
+    Raises:
+        PoolError: the file cannot be read, or is one broken document; lines may have come before.
+    """
+    path = piece.file.path
+    name = path.name.lower()
+    with _errors_for_people(piece.file):
+        if _is_plain(piece.file):
+            with path.open("rb", buffering=_BUFFER_BYTES) as stream:
+                prefix = b"" if piece.start else _BOM
+                yield from _read_jsonl(_starting_in(piece, stream), prefix)
+        elif name.endswith(".jsonl.gz"):
+            yield from _read_gzip(path)
+        elif name.endswith(".json"):
+            yield from _read_array(path)
+        else:
+            yield from _read_parquet(path)
+
+
+def _starting_in(piece: Piece, stream: BinaryIO) -> Iterator[bytes]:
+    """The lines that start in the piece, each with its end."""
+    at = max(piece.start - 1, 0)
+    stream.seek(at)
+    if piece.start:
+        # The rest of the line before; one as long as this piece leaves it no line, and is not read.
+        rest = stream.readline(piece.end - piece.start)
+        if not rest.endswith(b"\n"):
+            return
+        at += len(rest)
+    for line in stream:
+        yield line
+        at += len(line)
+        if at >= piece.end:
+            return
 
 
 def _read_gzip(path: Path) -> Iterator[Line]:
@@ -184,17 +264,17 @@ def _read_gzip(path: Path) -> Iterator[Line]:
             raise EOFError("the file is empty")
         with gzip.open(path, "rb") as archive:
             # The archive's own readline is Python, a reader around it is C.
-            yield from _read_jsonl(io.BufferedReader(archive, _BUFFER_BYTES))
+            yield from _read_jsonl(io.BufferedReader(archive, _BUFFER_BYTES), _BOM)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         fix = "copy or download it again; gzip --test must pass"
         what = f"a pool file is not whole gzip: {error}"
         raise PoolError(what, str(path), fix) from None
 
 
-def _read_jsonl(stream: Iterable[bytes]) -> Iterator[Line]:
-    for number, line in enumerate(stream, start=1):
+def _read_jsonl(lines: Iterable[bytes], prefix: bytes) -> Iterator[Line]:
+    for number, line in enumerate(lines, start=1):
         if number == 1:
-            line = line.removeprefix(_BOM)
+            line = line.removeprefix(prefix)
         # Only \n ends a line: text may hold every other character that Python splits at.
         line = line.removesuffix(b"\n").removesuffix(b"\r")
         if line and not line.isspace():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine import schema
 from engine.config import FieldMap
 from engine.formats import RowError, Turn, canonical, json_text, row_id, to_conversation
-from engine.readers import PoolFile, read_lines
+from engine.readers import PoolFile, cut, read_lines
 
 PAGE = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
 SECTIONS = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")}
@@ -31,7 +31,8 @@ def outcome(text: str, folder: Path) -> tuple[str, str]:
     """What becomes of one line of JSONL: its roles and its flag, or "" and the reject reason."""
     path = folder / "pool.jsonl"
     path.write_text(text + "\n", encoding="utf-8")
-    (line,) = read_lines(PoolFile(path, path.name))
+    (piece,) = cut(PoolFile(path, path.name))
+    (line,) = read_lines(piece)
     if line.row is None:
         return "", str(line.reason)
     try:

@@ -9,6 +9,7 @@ import gzip
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from engine import schema
 from engine.errors import PoolError
 from engine.formats import Turn, to_conversation
-from engine.readers import Line, PoolFile, find_files, read_lines
+from engine.readers import Line, Piece, PoolFile, count_lines, cut, find_files, read_lines
 
 # A fixture's folder is fine for all examples of a property: each overwrites the one file.
 PROPERTY = settings(
@@ -37,7 +38,12 @@ def write(path: Path, data: bytes) -> PoolFile:
 
 
 def read(path: Path, data: bytes) -> list[Line]:
-    return list(read_lines(write(path, data)))
+    return lines_of(write(path, data))
+
+
+def lines_of(file: PoolFile) -> list[Line]:
+    (piece,) = cut(file)
+    return list(read_lines(piece))
 
 
 def rows(lines: list[Line]) -> list[tuple[int, str | None]]:
@@ -51,7 +57,7 @@ def rejects(lines: list[Line]) -> list[tuple[int, str | None, str | None]]:
 def stops(path: Path, data: bytes) -> PoolError:
     file = write(path, data)
     with pytest.raises(PoolError) as caught:
-        list(read_lines(file))
+        lines_of(file)
     return caught.value
 
 
@@ -130,7 +136,7 @@ def test_a_link_keeps_its_own_name(tmp_path: Path) -> None:
     (tmp_path / "pool" / "train.jsonl").symlink_to(blob)
     (file,) = find_files([str(tmp_path / "pool")])
     assert file.name == "train.jsonl"
-    assert [line.line for line in read_lines(file)] == [1]
+    assert [line.line for line in lines_of(file)] == [1]
 
 
 def test_paths_that_are_no_pool(pool: Path, tmp_path: Path) -> None:
@@ -174,7 +180,7 @@ def test_no_permission(pool: Path) -> None:
     if os.access(pool / "b.jsonl", os.R_OK):
         pytest.skip("this user, root perhaps, may read everything")
     with pytest.raises(PoolError, match=r"Permission denied(.|\n)*b\.jsonl"):
-        list(read_lines(PoolFile(pool / "b.jsonl", "b.jsonl")))
+        lines_of(PoolFile(pool / "b.jsonl", "b.jsonl"))
     (pool / "a").chmod(0)
     try:
         with pytest.raises(PoolError, match=r"cannot be listed: Permission denied"):
@@ -187,11 +193,11 @@ def test_no_permission(pool: Path) -> None:
 def test_a_file_that_cannot_be_read(tmp_path: Path, suffix: str) -> None:
     missing = PoolFile(tmp_path / f"missing{suffix}", "missing")
     with pytest.raises(PoolError, match=rf"No such file(.|\n)*missing\{suffix}"):
-        list(read_lines(missing))
+        lines_of(missing)
     folder = tmp_path / f"folder{suffix}"
     folder.mkdir()
     with pytest.raises(PoolError, match=rf"folder\{suffix}"):
-        list(read_lines(PoolFile(folder, "folder")))
+        lines_of(PoolFile(folder, "folder"))
 
 
 def test_pool_error_survives_pickling() -> None:
@@ -316,6 +322,63 @@ def test_rows_and_rejects_are_all_the_lines(tmp_path: Path, data: bytes) -> None
             assert line.detail
 
 
+# ── pieces ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def pieced(file: PoolFile, max_bytes: int) -> tuple[list[Line], int]:
+    """The lines of all pieces, numbered through, and how many lines the pieces counted."""
+    lines: list[Line] = []
+    before = 0
+    for piece in cut(file, max_bytes):
+        lines += [replace(line, line=before + line.line) for line in read_lines(piece)]
+        before += count_lines(piece)
+    return lines, before
+
+
+scraps = st.sampled_from(["é", "\u2028", "👩‍👩‍👧", "\r", '{"a": "é"}\r\n', "x" * 50]).map(
+    str.encode
+)
+
+
+@PROPERTY
+@given(
+    start=st.sampled_from([b"", b"\xef\xbb\xbf", b"\n", b"\xef"]),
+    data=st.lists(pieces | blanks | scraps | st.binary(max_size=4), max_size=30).map(b"".join),
+    max_bytes=st.integers(1, 60),
+)
+def test_any_cut_gives_the_lines_of_the_whole_file(
+    tmp_path: Path, start: bytes, data: bytes, max_bytes: int
+) -> None:
+    file = write(tmp_path / "a.jsonl", start + data)
+    lines, num_lines = pieced(file, max_bytes)
+    assert lines == lines_of(file)
+    assert num_lines == len((start + data).removesuffix(b"\n").split(b"\n")) * bool(start + data)
+
+
+def test_a_piece_holds_the_lines_that_start_in_it(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", b'\xef\xbb\xbf{}\n{"a":"long"}\n\n{}')
+    first, second, third, fourth = cut(file, 6)
+    assert [(piece.start, piece.end) for piece in cut(file, 6)] == [
+        (0, 6),
+        (6, 12),
+        (12, 18),
+        (18, 22),
+    ]
+    assert rows(list(read_lines(first))) == [(1, "{}")]
+    assert rows(list(read_lines(second))) == [(1, '{"a":"long"}')]
+    assert rows(list(read_lines(third))) == []
+    assert rows(list(read_lines(fourth))) == [(2, "{}")]
+    assert [count_lines(piece) for piece in (first, second, third, fourth)] == [1, 1, 0, 2]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl.gz", "a.parquet", "a.JSON"])
+def test_files_of_other_kinds_are_not_cut(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / name, b"[\n{}\n]")
+    assert cut(file, 2) == [Piece(file, 0, 6)]
+    assert count_lines(Piece(file, 0, 6)) == 0
+    assert cut(write(tmp_path / name, b""), 2) == [Piece(file, 0, 0)]
+
+
 # ── gzip ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -412,7 +475,8 @@ def test_broken_json_array_stops(
 
 
 def test_json_array_rows_before_the_break_come_first(tmp_path: Path) -> None:
-    lines = read_lines(write(tmp_path / "a.json", b'[{"a": 1}, {"a"'))
+    (piece,) = cut(write(tmp_path / "a.json", b'[{"a": 1}, {"a"'))
+    lines = read_lines(piece)
     assert next(lines).row == {"a": 1}
     with pytest.raises(PoolError):
         next(lines)
@@ -422,7 +486,8 @@ def test_line_numbers_of_a_json_array_take_linear_time(tmp_path: Path) -> None:
     def seconds(num: int) -> float:
         file = write(tmp_path / "a.json", json.dumps([{"a": "x" * 50}] * num, indent=1).encode())
         start = time.perf_counter()
-        assert sum(1 for _ in read_lines(file)) == num
+        (piece,) = cut(file)
+        assert sum(1 for _ in read_lines(piece)) == num
         return time.perf_counter() - start
 
     small = min(seconds(4_000) for _ in range(3))
@@ -435,7 +500,7 @@ def test_line_numbers_of_a_json_array_take_linear_time(tmp_path: Path) -> None:
 
 def parquet(path: Path, table: pa.Table, row_group_size: int = 1024) -> list[Line]:
     pq.write_table(table, path, row_group_size=row_group_size)
-    return list(read_lines(PoolFile(path, path.name)))
+    return lines_of(PoolFile(path, path.name))
 
 
 def test_parquet_raw_is_json(tmp_path: Path) -> None:

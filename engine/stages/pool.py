@@ -4,28 +4,52 @@ Reads the pool's files, in the order of their names, line by line. Writes ``1-po
 with the columns of `schema.POOL` and ``rejected.parquet`` with those of `schema.REJECTED`:
 lines = rows + rejected. A row keeps its own JSON in `raw`, its place in `row`, and a reason in
 `flag` where it will not be scored. Everything after this stage has exactly these rows.
+
+It goes in two passes, each on all cores. The first turns pieces of files into Arrow files, knowing
+nothing of other pieces. Between them the driver adds up lines and rows, finds the duplicates and
+decides where shards end. The second puts the shards together.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
+import uuid
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate, chain, pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine import formats, readers, schema
 from engine.config import Config, PoolConfig
 from engine.errors import PoolError
-from engine.mapping import peak_memory_bytes
+from engine.failures import for_people
 from engine.nodes import Nodes
+from engine.parallel import peak_memory_bytes, run_all
 from engine.progress import Progress
 from engine.rundir import RunDir
 from engine.step import REJECTED_FILE, Outcome, Step
 
 NAME = "pool"
 VERSION = 1
+
+BATCH_ROWS, BATCH_CHARS = 4096, 64 * 2**20
+"""Rows and characters of text that a reader holds before it writes them down."""
+
+# What a row is before the rows ahead of it are known: no `row`, `line` within the piece, no flag
+# `duplicate`.
+_ROWS = pa.schema([field for field in schema.POOL if field.name != "row"])
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -35,78 +59,175 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
     return {**config.pool.model_dump(mode="json", exclude={"paths"}), "files": digests}
 
 
-def run(step: Step, nodes: Nodes) -> Outcome:
+def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES) -> Outcome:
     """Read every file and write shards of `pool.shard_rows` rows.
+
+    Args:
+        step: where to write.
+        nodes: the cluster; a pool of one piece, or without a cluster, is read in this process.
+        piece_bytes: what one process reads at a time. Never changes what comes out.
 
     Raises:
         PoolError: a file is unreadable as a whole, or no row is left.
     """
     config = step.config.pool
-    writer = _ShardWriter(step, config)
-    rejected: list[dict[str, Any]] = []
-    seen: set[bytes] = set()
     files = readers.find_files(config.paths)
-    total_bytes = sum(file.path.stat().st_size for file in files)
-    progress = Progress(step.label, total_bytes, "bytes")
-    for file in files:
-        for line in readers.read_lines(file):
-            _take(line, file, config, seen, writer, rejected)
-            if writer.num_rows % 1000 == 0:
-                progress.at(min(writer.raw_bytes, total_bytes))
-    progress.finish()
-    writer.close()
-    if not writer.num_rows:
+    batches = _batches(files, piece_bytes)
+    if len(batches) == 1:
+        nodes = None
+    with _parts_folder(step) as folder, for_people(step):
+        parts = _read_all(step, nodes, batches, folder)
+        rejected = pa.concat_tables([part.open_rejected() for part in parts]).combine_chunks()
+        shards = _shards(parts, config)
+        written = _write_all(step, nodes, shards)
+    _remove_all_but(step, {shard.name for shard in shards})
+    num_rows = sum(part.num_rows for part in parts)
+    if not num_rows:
         raise PoolError(
             what=f"the pool has no row that can be read; {len(rejected):,} lines were rejected",
             where=f"{', '.join(file.name for file in files[:3])}{_first(rejected)}",
             fix="see docs/formats.md for the formats known, or name the rows' own keys with "
             "--set pool.fields.prompt=… --set pool.fields.response=…",
         )
-    step.commit(REJECTED_FILE, pa.Table.from_pylist(rejected, schema=schema.REJECTED))
+    step.commit(REJECTED_FILE, rejected)
+    reasons = Counter(rejected["reason"].to_pylist())
     return Outcome(
-        rows_in=writer.num_rows + len(rejected),
-        rows_out=writer.num_rows,
-        flags=dict(writer.flags),
+        rows_in=num_rows + len(rejected),
+        rows_out=num_rows,
+        flags=dict(sum((done.flags for done in written), Counter())),
         rejected=len(rejected),
-        peak_memory_bytes=peak_memory_bytes(),
-        details={"files": len(files), "rejected": dict(Counter(r["reason"] for r in rejected))},
+        workers=nodes.num_cpus if nodes else 1,
+        peak_memory_bytes=max(
+            peak_memory_bytes(), *(done.peak_memory_bytes for done in chain(parts, written))
+        ),
+        details={"files": len(files), "rejected": dict(reasons)},
     )
+
+
+@contextmanager
+def _parts_folder(step: Step) -> Iterator[Path]:
+    """A hidden folder for parts, removed in the end, as are those of runs that were killed.
+
+    Its name is new each time: tasks of a run that was killed may go on writing for a moment.
+    """
+    own = step.run.path / step.folder
+    own.mkdir(parents=True, exist_ok=True)
+    for left in own.glob(".parts-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=".parts-", dir=own))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # a task that was cancelled may add a file yet
+
+
+def _remove_all_but(step: Step, shards: set[str]) -> None:
+    """Remove the shards that a longer, interrupted run left behind."""
+    for shard in set(step.run.shards(step.folder)) - shards:
+        (step.run.path / step.folder / shard).unlink()
+
+
+def _first(rejected: pa.Table) -> str:
+    if not rejected:
+        return ""
+    (first,) = rejected.slice(0, 1).to_pylist()
+    return f" (the first: line {first['line']}, {first['reason']}, {first['detail']})"
+
+
+# ── first pass: pieces to parts ──────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process has read: its rows and rejects, each in an Arrow file."""
+
+    rows: Path
+    rejected: Path
+    num_rows: int
+    num_lines: int
+    """Lines of the last piece that was read."""
+    peak_memory_bytes: int
+    lines_before: int = 0
+    """Lines of the file before this part."""
+
+    def open_rows(self) -> pa.Table:
+        """`schema.POOL` without `row`, mapped into memory."""
+        return self._open(self.rows)
+
+    def open_rejected(self) -> pa.Table:
+        """`schema.REJECTED`."""
+        return self._open(self.rejected)
+
+    def _open(self, path: Path) -> pa.Table:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        line = pa.array(np.asarray(table["line"]) + self.lines_before)
+        place = table.schema.get_field_index("line")
+        return table.set_column(place, table.schema.field("line"), line)
+
+
+def _batches(files: Sequence[readers.PoolFile], piece_bytes: int) -> list[list[readers.Piece]]:
+    """What each task reads: beginnings of files, `piece_bytes` in all, or a later piece of one."""
+    batches: list[list[readers.Piece]] = []
+    room = 0
+    for piece in chain.from_iterable(readers.cut(file, piece_bytes) for file in files):
+        if piece.start or room <= 0:
+            batches.append([])
+            room = piece_bytes
+        batches[-1].append(piece)
+        room -= piece_bytes if piece.start else piece.end
+    return batches
+
+
+def _read_all(
+    step: Step, nodes: Nodes | None, batches: list[list[readers.Piece]], folder: Path
+) -> list[Part]:
+    sizes = [sum(piece.end - piece.start for piece in batch) for batch in batches]
+    progress = Progress(step.label, sum(sizes), "bytes")
+    parts: list[Part] = []
+    before = 0
+    with closing(run_all(partial(_read, step.config.pool, folder), batches, nodes)) as stream:
+        for batch, size, part in zip(batches, sizes, stream, strict=True):
+            before = before if batch[0].start else 0
+            parts.append(replace(part, lines_before=before))
+            before += part.num_lines
+            progress.add(size)
+    progress.finish()
+    return parts
+
+
+def _read(config: PoolConfig, folder: Path, pieces: list[readers.Piece]) -> Part:
+    """Read pieces that all start their files, or one that does not."""
+    name = uuid.uuid4().hex  # a task that is tried again writes other files
+    rows = _Sheet(folder / f"{name}.rows.arrow", _ROWS)
+    rejected = _Sheet(folder / f"{name}.rejected.arrow", schema.REJECTED)
+    with closing(rows), closing(rejected):
+        for piece in pieces:
+            for line in readers.read_lines(piece):
+                _take(line, piece.file, config, rows, rejected)
+    num_lines = readers.count_lines(pieces[-1])
+    return Part(rows.path, rejected.path, rows.num_rows, num_lines, peak_memory_bytes())
 
 
 def _take(
     line: readers.Line,
     file: readers.PoolFile,
     config: PoolConfig,
-    seen: set[bytes],
-    writer: _ShardWriter,
-    rejected: list[dict[str, Any]],
+    rows: _Sheet,
+    rejected: _Sheet,
 ) -> None:
-    """Turn one line into a row of the writer, or into an entry of the rejects."""
-    place = {"file": file.name, "line": line.line}
-    if line.row is None:
-        rejected.append({**place, "reason": line.reason, "detail": line.detail})
+    """Turn one line into a row, or into an entry of the rejects."""
+    if line.row is None or line.raw is None:
+        rejected.add((file.name, line.line, line.reason, line.detail))
         return
     try:
         turns, flag = formats.to_conversation(line.row, config.fields)
         row_id = formats.row_id(turns)
     except formats.RowError as error:
-        rejected.append({**place, "reason": error.reason, "detail": error.detail})
+        rejected.add((file.name, line.line, error.reason, error.detail))
         return
-    digest = bytes.fromhex(row_id)
-    if digest in seen:
-        flag = schema.DUPLICATE
-    seen.add(digest)
-    writer.add(
-        {
-            "id": row_id,
-            **place,
-            "source": _source(line.row, file, config.source_field),
-            "split": split_of(row_id, config.holdout_fraction),
-            "turns": [{"role": role, "content": content} for role, content in turns],
-            "raw": line.raw,
-            "flag": flag,
-        }
-    )
+    source = _source(line.row, file, config.source_field)
+    split = split_of(row_id, config.holdout_fraction)
+    rows.add((row_id, source, file.name, line.line, split, turns, line.raw, flag), len(line.raw))
 
 
 def split_of(row_id: str, holdout_fraction: float) -> str:
@@ -122,53 +243,147 @@ def _source(row: Mapping[str, Any], file: readers.PoolFile, field: str | None) -
     return str(value).encode("utf-8", "replace").decode()  # a lone surrogate fits no column
 
 
-def _first(rejected: list[dict[str, Any]]) -> str:
-    if not rejected:
-        return ""
-    first = rejected[0]
-    return f" (the first: line {first['line']}, {first['reason']}, {first['detail']})"
+class _Sheet:
+    """An Arrow file that grows row by row; written in batches, as a piece may not fit memory."""
 
-
-class _ShardWriter:
-    """Collects rows and closes a shard when it is full."""
-
-    def __init__(self, step: Step, config: PoolConfig) -> None:
-        self.step, self.config = step, config
-        self.flags: Counter[str] = Counter()
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
         self.num_rows = 0
-        self.raw_bytes = 0
-        self._shards = self._names()
-        self._rows: list[dict[str, Any]] = []
-        self._shard_bytes = 0
+        self._writer = pa.ipc.new_file(str(path), schema)
+        self._schema = schema
+        self._held: list[tuple[Any, ...]] = []
+        self._held_chars = 0
 
-    def add(self, row: dict[str, Any]) -> None:
-        size = len(row["raw"].encode())
-        self._rows.append({**row, "row": self.num_rows})
-        self.flags[row["flag"]] += 1
-        self.num_rows += 1
-        self.raw_bytes += size
-        self._shard_bytes += size
-        full = len(self._rows) >= self.config.shard_rows
-        if full or self._shard_bytes >= self.config.shard_bytes:
+    def add(self, row: tuple[Any, ...], num_chars: int = 0) -> None:
+        self._held.append(row)
+        self._held_chars += num_chars
+        if len(self._held) >= BATCH_ROWS or self._held_chars >= BATCH_CHARS:
             self._flush()
 
     def close(self) -> None:
-        """Write the last shard, and remove shards that a longer, interrupted run left behind."""
-        if self._rows:
-            self._flush()
-        written = next(self._shards)
-        for shard in self.step.run.shards(self.step.folder):
-            if shard >= written:
-                (self.step.run.path / self.step.folder / shard).unlink()
+        self._flush()
+        self._writer.close()
 
     def _flush(self) -> None:
-        table = pa.Table.from_pylist(self._rows, schema=schema.POOL)
-        self.step.commit(next(self._shards), table)
-        self._rows, self._shard_bytes = [], 0
+        if self._held:
+            columns = zip(*self._held, strict=True)
+            arrays = [_array(*pair) for pair in zip(columns, self._schema.types, strict=True)]
+            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+        self.num_rows += len(self._held)
+        self._held, self._held_chars = [], 0
 
-    @staticmethod
-    def _names() -> Iterator[str]:
-        index = 0
-        while True:
-            yield f"part-{index:05d}.parquet"
-            index += 1
+
+_TURNS = schema.POOL.field("turns").type
+
+
+def _array(values: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
+    if type_ != _TURNS:
+        return pa.array(values, type_)
+    # pa.array would want a dict per turn, and take several times as long.
+    turns = list(chain.from_iterable(values))
+    columns = [turn.role for turn in turns], [turn.content for turn in turns]
+    fields = list(schema.TURN)
+    arrays = [pa.array(texts, f.type) for texts, f in zip(columns, fields, strict=True)]
+    items = pa.StructArray.from_arrays(arrays, fields=fields)
+    offsets = accumulate(map(len, values), initial=0)
+    return pa.ListArray.from_arrays(pa.array(list(offsets), pa.int32()), items, type=type_)
+
+
+# ── between: what depends on the rows before ─────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard, said in rows of parts."""
+
+    name: str
+    first_row: int
+    slices: list[tuple[Part, int, int]]
+    """Part, the first of its rows that are meant, and their number."""
+    is_duplicate: npt.NDArray[np.bool_]
+
+
+def _shards(parts: list[Part], config: PoolConfig) -> list[Shard]:
+    ids: list[npt.NDArray[np.uint64]] = []
+    sizes: list[npt.NDArray[np.int64]] = []
+    for table in map(Part.open_rows, parts):
+        digests = bytes.fromhex("".join(table["id"].to_pylist()))
+        ids.append(np.frombuffer(digests, np.uint64).reshape(-1, 2))
+        sizes.append(np.asarray(pc.call_function("binary_length", [table["raw"]])))
+    again = duplicates(np.concatenate(ids))
+    bounds = shard_bounds(np.concatenate(sizes), config.shard_rows, config.shard_bytes)
+    return [
+        Shard(f"part-{index:05d}.parquet", start, slices, again[start:stop])
+        for index, ((start, stop), slices) in enumerate(
+            zip(pairwise(bounds), _slices(parts, bounds), strict=True)
+        )
+    ]
+
+
+def duplicates(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """bool[n]: whether an earlier row has the same id, of uint64[n, 2]."""
+    order = np.lexsort(ids.T)  # stable: equal ids stay in the order of rows
+    again = np.zeros(len(ids), dtype=np.bool_)
+    again[order[1:]] = (ids[order[1:]] == ids[order[:-1]]).all(axis=1)
+    return again
+
+
+def shard_bounds(sizes: npt.NDArray[np.int64], max_rows: int, max_bytes: int) -> list[int]:
+    """Where shards begin and the last one ends, given each row's bytes, int64[n].
+
+    A shard ends with its `max_rows`th row, or the one with which it reaches `max_bytes`.
+    """
+    total = np.cumsum(sizes)
+    bounds = [0]
+    while bounds[-1] < len(sizes):
+        start = bounds[-1]
+        before = total[start] - sizes[start]
+        by_bytes = int(np.searchsorted(total, before + max_bytes)) + 1
+        bounds.append(min(start + max_rows, by_bytes, len(sizes)))
+    return bounds
+
+
+def _slices(parts: list[Part], bounds: list[int]) -> list[list[tuple[Part, int, int]]]:
+    """Which rows of which parts each shard holds: a slice ends where a part or a shard does."""
+    starts = list(accumulate((part.num_rows for part in parts), initial=0))
+    slices: list[list[tuple[Part, int, int]]] = [[] for _ in bounds[1:]]
+    for start, stop in pairwise(sorted({*starts, *bounds})):
+        place = bisect_right(starts, start) - 1
+        shard = slices[bisect_right(bounds, start) - 1]
+        shard.append((parts[place], start - starts[place], stop - start))
+    return slices
+
+
+# ── second pass: parts to shards ─────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Written:
+    """A shard's receipt."""
+
+    num_rows: int
+    flags: Counter[str]
+    peak_memory_bytes: int
+
+
+def _write_all(step: Step, nodes: Nodes | None, shards: list[Shard]) -> list[Written]:
+    progress = Progress(step.label, sum(len(shard.is_duplicate) for shard in shards), "rows")
+    written: list[Written] = []
+    with closing(run_all(partial(_write, step), shards, nodes)) as stream:
+        for done in stream:
+            written.append(done)
+            progress.add(done.num_rows)
+    progress.finish()
+    return written
+
+
+def _write(step: Step, shard: Shard) -> Written:
+    slices = [part.open_rows().slice(start, num) for part, start, num in shard.slices]
+    table = pa.concat_tables(slices).combine_chunks()
+    found = zip(table["flag"].to_pylist(), shard.is_duplicate, strict=True)
+    flags = [schema.DUPLICATE if again else flag for flag, again in found]
+    rows = range(shard.first_row, shard.first_row + len(flags))
+    made = {"row": pa.array(rows, pa.int64()), "flag": pa.array(flags, pa.string())}
+    columns = [made[name] if name in made else table[name] for name in schema.POOL.names]
+    step.commit(shard.name, pa.table(columns, schema=schema.POOL))
+    return Written(len(flags), Counter(flags), peak_memory_bytes())

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from handmade import make_step
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine import schema
-from engine.config import Config
+from engine.config import Config, ResourcesConfig
 from engine.errors import PoolError
+from engine.nodes import Nodes
+from engine.readers import PIECE_BYTES, PoolFile
 from engine.stages import pool
-from engine.stages.pool import split_of
-from engine.step import POOL, Step
+from engine.stages.pool import duplicates, shard_bounds, split_of
+from engine.step import POOL, Outcome, Step
 
 
-def ingest(tmp_path: Path, paths: list[Path], **settings: object) -> tuple[Step, object]:
+def ingest(
+    tmp_path: Path,
+    paths: list[Path],
+    nodes: Nodes | None = None,
+    piece_bytes: int = PIECE_BYTES,
+    **settings: object,
+) -> tuple[Step, Outcome]:
     config = Config.from_tree({"pool": {"paths": [str(p) for p in paths], **settings}})
     made = make_step(tmp_path / "run", "pool", "unused", config)
     step = Step("pool", POOL, 0, config, made.run, {}, {}, "made-pool")
-    return step, pool.run(step, nodes=None)
+    return step, pool.run(step, nodes, piece_bytes)
 
 
 def rows_of(step: Step) -> list[dict]:
@@ -99,3 +113,111 @@ def test_a_pool_without_a_row_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", ["{", '{"a": 1}'])
     with pytest.raises(PoolError, match=r"no row that can be read; 2 lines.*(.|\n)*invalid_json"):
         ingest(tmp_path, [path])
+
+
+# ── pieces, duplicates, shards ───────────────────────────────────────────────────────────────────
+
+
+def many_kinds(folder: Path) -> Path:
+    """Five files of every kind: rows and rejects, duplicates inside, across pieces and files."""
+    lines = [json.dumps(row(i % 17)) for i in range(40)]
+    lines[3:3] = ["", "{", '{"instruction": "👩 é", "output": " "}', " \t", "[]"]
+    write(folder / "a.jsonl", ["\ufeff" + lines[0], *(f"{line}\r" for line in lines[1:])])
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(lines[5:20]).encode()))
+    (folder / "c.json").write_text(json.dumps([row(i) for i in range(12, 20)], indent=1))
+    pq.write_table(
+        pa.Table.from_pylist([row(i, extra="x") for i in range(25)]), folder / "d.parquet"
+    )
+    (folder / "e.jsonl").write_bytes(b'{"a": "\xff"}\n' + "\n".join(lines[::-1]).encode())
+    return folder
+
+
+def written(step: Step) -> dict[str, bytes]:
+    folder = step.run.path / POOL
+    assert sorted(path.name for path in folder.iterdir()) == step.files()  # and nothing hidden
+    return {name: (folder / name).read_bytes() for name in step.files()}
+
+
+SHARDS = {"shard_rows": 7, "shard_bytes": 300, "holdout_fraction": 0.3}
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 40, 301, 2000])
+def test_pieces_never_change_what_is_written(tmp_path: Path, piece_bytes: int) -> None:
+    folder = many_kinds(tmp_path / "p")
+    step, outcome = ingest(tmp_path / "whole", [folder], **SHARDS)
+    pieced, again = ingest(tmp_path / "pieced", [folder], None, piece_bytes, **SHARDS)
+    assert written(pieced) == written(step)
+    assert (again.rows_in, again.flags, again.details) == (
+        outcome.rows_in,
+        outcome.flags,
+        outcome.details,
+    )
+    rows = rows_of(step)
+    assert [r["row"] for r in rows] == list(range(len(rows)))
+    seen: set[str] = set()
+    for r in rows:
+        assert (r["flag"] == schema.DUPLICATE) == (r["id"] in seen)
+        seen.add(r["id"])
+    assert outcome.flags["duplicate"] > 50
+    assert outcome.details["rejected"] == {"invalid_json": 2, "not_an_object": 3, "invalid_utf8": 1}
+
+
+def test_ray_writes_the_same(tmp_path: Path, ray_session: None) -> None:
+    folder = many_kinds(tmp_path / "p")
+    nodes = Nodes(num_cpus=2, num_gpus=0, resources=ResourcesConfig())
+    step, alone = ingest(tmp_path / "alone", [folder], **SHARDS)
+    shared, outcome = ingest(tmp_path / "ray", [folder], nodes, 2000, **SHARDS)
+    assert written(shared) == written(step)
+    assert (alone.workers, outcome.workers) == (1, 2)
+    (folder / "b.jsonl.gz").write_bytes(b"broken")
+    with pytest.raises(PoolError, match=r"^a pool file is not whole gzip: (.|\n)*b\.jsonl\.gz"):
+        ingest(tmp_path / "ray", [folder], nodes, 2000, **SHARDS)
+    assert written(shared) == written(step)
+
+
+def test_parts_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", [row(i) for i in range(10)])
+    left = tmp_path / "run" / POOL / ".parts-left" / "a.rows.arrow"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    step, _ = ingest(tmp_path, [path])
+    assert set(written(step)) == {"part-00000.parquet", "rejected.parquet"}
+
+
+def test_a_batch_is_whole_beginnings_or_one_later_piece(tmp_path: Path) -> None:
+    names = {"a": 3, "b": 3, "c": 25, "d": 4, "e": 8, "f": 1}
+    files = []
+    for name, size in names.items():
+        (tmp_path / f"{name}.jsonl").write_bytes(b"x" * size)
+        files.append(PoolFile(tmp_path / f"{name}.jsonl", name))
+    batches = pool._batches(files, 10)
+    assert [[(p.file.name, p.start, p.end) for p in batch] for batch in batches] == [
+        [("a", 0, 3), ("b", 0, 3), ("c", 0, 10)],
+        [("c", 10, 20)],
+        [("c", 20, 25)],
+        [("d", 0, 4), ("e", 0, 8)],
+        [("f", 0, 1)],
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(2**63, 2**63 + 2)), max_size=30))
+def test_duplicates_are_rows_seen_before(pairs: list[tuple[int, int]]) -> None:
+    ids = np.array(pairs, dtype=np.uint64).reshape(-1, 2)
+    assert duplicates(ids).tolist() == [pair in pairs[:at] for at, pair in enumerate(pairs)]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), max_size=40),
+    max_rows=st.integers(1, 6),
+    max_bytes=st.integers(1, 30),
+)
+def test_a_shard_ends_with_the_row_that_fills_it(
+    sizes: list[int], max_rows: int, max_bytes: int
+) -> None:
+    bounds, rows, total = [0], 0, 0
+    for at, size in enumerate(sizes, start=1):
+        rows, total = rows + 1, total + size
+        if rows >= max_rows or total >= max_bytes or at == len(sizes):
+            bounds.append(at)
+            rows = total = 0
+    assert shard_bounds(np.array(sizes, dtype=np.int64), max_rows, max_bytes) == bounds

@@ -1,0 +1,87 @@
+"""One function over many arguments: in this process, or as Ray tasks on every core there is.
+
+For work that reads and writes files: what comes back is a small receipt. `mapping` is for work
+that has to load a model first.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from itertools import islice
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from engine.nodes import Nodes
+
+IN_FLIGHT_PER_CPU = 16
+"""Tasks that are started or done ahead of the oldest unfinished one: results come in order, and one
+slow file should not keep the other cores waiting."""
+MAX_RETRIES = 2
+"""Times that a task is tried again after its process or node died. Ray's own retries are off:
+under its defaults a task that runs out of memory is tried without end."""
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+def run_all(
+    function: Callable[[Argument], Result], arguments: Iterable[Argument], nodes: Nodes | None
+) -> Generator[Result, None, None]:
+    """The function's results, in the order of the arguments; close it to cancel what is running.
+
+    Args:
+        function: may run more than once for an argument; what it holds is sent to each node once.
+        arguments: one task each, on one core.
+        nodes: the cluster; without one everything runs in this process.
+
+    Raises:
+        RayError: a task failed, and `failures.for_people` knows why. In this process, the
+            function's own exceptions.
+    """
+    if nodes is None:
+        yield from map(function, arguments)
+        return
+    shared = ray.put(function)
+    rest = iter(arguments)
+    tasks = deque(_Task(shared, a) for a in islice(rest, IN_FLIGHT_PER_CPU * nodes.num_cpus))
+    try:
+        while tasks:
+            result = tasks[0].result()
+            tasks.popleft()
+            tasks.extend(_Task(shared, a) for a in islice(rest, 1))
+            yield result
+    finally:
+        for task in tasks:
+            ray.cancel(task.reference)
+
+
+class _Task:
+    """One call of the function somewhere in the cluster."""
+
+    def __init__(self, function: ray.ObjectRef[Any], argument: object) -> None:
+        self._start = lambda: _call.remote(function, argument)
+        self.reference = self._start()
+
+    def result(self) -> Any:
+        for _ in range(MAX_RETRIES):
+            try:
+                return ray.get(self.reference)
+            except RayTaskError:  # raised by the function, which would raise it again
+                raise
+            except RayError:
+                self.reference = self._start()
+        return ray.get(self.reference)
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _call(function: Callable[[Argument], Result], argument: Argument) -> Result:
+    return function(argument)
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far (Linux counts it in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
