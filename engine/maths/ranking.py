@@ -7,7 +7,7 @@ integers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -19,21 +19,48 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Keys:
-    """What selection needs of each candidate row; four arrays of the same length n."""
+    """What selection needs of each candidate row, 40 bytes a row; four arrays of length n."""
 
     cluster: Ints
     score: Floats
-    id: npt.NDArray[np.str_]
+    """No NaN: a row without a score is no candidate."""
+    id: npt.NDArray[np.uint64]
+    """uint64[n, 2]: the 128 bits of the id, the high half first; ordered like its hex digits."""
     row: Ints
 
-    def order(self) -> Ints:
-        """Indices sorted by (cluster, score, id, row): each cluster a run, lowest score first."""
-        return np.lexsort((self.row, self.id, self.score, self.cluster)).astype(np.int64)
+    @classmethod
+    def stack(cls, parts: Sequence[Keys]) -> Keys:
+        """The candidates of all parts (at least one), in order."""
+        return cls(
+            np.concatenate([part.cluster for part in parts]),
+            np.concatenate([part.score for part in parts]),
+            np.concatenate([part.id for part in parts]),
+            np.concatenate([part.row for part in parts]),
+        )
+
+    def take(self, index: Ints) -> Keys:
+        """The candidates at these places."""
+        return Keys(self.cluster[index], self.score[index], self.id[index], self.row[index])
+
+    def order(self, first: Ints | Floats) -> Ints:
+        """int64[n]: indices sorted by (first, score, id, row)."""
+        order = np.argsort(self.score)
+        order = order[np.argsort(first[order], kind="stable")]
+        # Few rows tie in both, so ids and rows are compared only where they do.
+        first, score = first[order], self.score[order]
+        follows = np.zeros(len(order) + 1, dtype=bool)  # ties with the row before it
+        follows[1:-1] = (first[1:] == first[:-1]) & (score[1:] == score[:-1])
+        places = np.flatnonzero(follows[:-1] | follows[1:])
+        group = np.cumsum(~follows[places])
+        tied = order[places]
+        settled = np.lexsort((self.row[tied], self.id[tied, 1], self.id[tied, 0], group))
+        order[places] = tied[settled]
+        return order
 
 
 @dataclass(frozen=True)
 class _Runs:
-    """Sorted candidates, and where each cluster's run of them begins and how long it is."""
+    """Candidates by (cluster, score, id, row), and where each cluster's run of them is."""
 
     order: Ints
     starts: Ints
@@ -41,16 +68,23 @@ class _Runs:
 
     @classmethod
     def of(cls, keys: Keys) -> _Runs:
-        order = keys.order()
-        _, starts, sizes = np.unique(keys.cluster[order], return_index=True, return_counts=True)
-        return cls(order, starts.astype(np.int64), sizes.astype(np.int64))
+        order = keys.order(keys.cluster)
+        cluster = keys.cluster[order]
+        is_start = np.ones(len(order), dtype=bool)
+        is_start[1:] = cluster[1:] != cluster[:-1]
+        starts = np.flatnonzero(is_start)
+        return cls(order, starts, np.diff(starts, append=len(order)))
+
+    def places(self) -> Ints:
+        """int64[n]: each sorted candidate's place in its run, from 0."""
+        return np.arange(len(self.order)) - np.repeat(self.starts, self.sizes)
 
 
 def rank_in_cluster(keys: Keys) -> Ints:
     """int64[n]: each row's place in its cluster, 0 = lowest score."""
     runs = _Runs.of(keys)
     ranks = np.empty(len(runs.order), dtype=np.int64)
-    ranks[runs.order] = np.arange(len(runs.order)) - np.repeat(runs.starts, runs.sizes)
+    ranks[runs.order] = runs.places()
     return ranks
 
 
@@ -60,28 +94,38 @@ def share_of_percent(percent: Fraction, num_rows: int) -> int:
     return int((2 * exact.numerator + exact.denominator) // (2 * exact.denominator))
 
 
-def quotas(
-    sizes: Sequence[int], share: Fraction, total: int, next_best: Sequence[int]
-) -> list[int]:
+def quotas(sizes: Ints, share: Fraction, total: int, next_best: Ints) -> Ints:
     """Largest-remainder quotas: how many rows each cluster gives.
 
     Args:
-        sizes: rows per cluster.
+        sizes: int64[k], rows per cluster.
         share: part of each cluster that is wanted, between 0 and 1.
         total: rows to give out; within one per cluster of ``share * sum(sizes)``.
-        next_best: clusters in the order in which equal remainders are served.
+        next_best: int64[k], clusters in the order in which equal remainders are served.
 
     Returns:
-        One quota per cluster: the whole part of ``share * size``, and one more for the largest
-        remainders until `total` is reached.
+        int64[k], one quota per cluster: the whole part of ``share * size``, and one more for the
+        largest remainders until `total` is reached.
     """
-    exact = [share * size for size in sizes]
-    quota = [int(value) for value in exact]  # rounds down: shares are not negative
-    place = {cluster: index for index, cluster in enumerate(next_best)}
-    by_remainder = sorted(range(len(sizes)), key=lambda c: (quota[c] - exact[c], place[c]))
-    for cluster in by_remainder[: total - sum(quota)]:
-        quota[cluster] += 1
-    return quota
+    whole, rest_rank = _parts(sizes, share)
+    place = np.empty_like(next_best)
+    place[next_best] = np.arange(len(next_best))
+    by_remainder = np.lexsort((place, rest_rank))
+    whole[by_remainder[: total - whole.sum()]] += 1
+    return whole
+
+
+def _parts(sizes: Ints, share: Fraction) -> tuple[Ints, Ints]:
+    """The whole part of ``share * size``, and the rank of the rest, 0 = largest; equal if equal.
+
+    In Python's integers, which are exact whatever the share, and once per size: there are few.
+    """
+    distinct, where = np.unique(sizes, return_inverse=True)
+    parts = [divmod(share.numerator * int(size), share.denominator) for size in distinct]
+    rank = {rest: r for r, rest in enumerate(sorted({rest for _, rest in parts}, reverse=True))}
+    whole = np.array([whole for whole, _ in parts], dtype=np.int64)
+    rest_rank = np.array([rank[rest] for _, rest in parts], dtype=np.int64)
+    return whole[where], rest_rank[where]
 
 
 def select_share(keys: Keys, share: Fraction, total: int, order: str) -> Ints:
@@ -98,11 +142,11 @@ def select_share(keys: Keys, share: Fraction, total: int, order: str) -> Ints:
     """
     ordered = keys if order != "high" else _negated(keys)
     runs = _Runs.of(ordered)
-    floors = np.array([int(share * int(size)) for size in runs.sizes], dtype=np.int64)
+    floors, _ = _parts(runs.sizes, share)
     # Equal remainders go to the cluster whose next row is the better one, then the smaller id.
     following = runs.order[runs.starts + np.minimum(floors, runs.sizes - 1)]
-    serve = np.lexsort((ordered.row[following], ordered.id[following], ordered.score[following]))
-    quota = np.array(quotas(runs.sizes.tolist(), share, total, serve.tolist()), dtype=np.int64)
+    best = ordered.take(following)
+    quota = quotas(runs.sizes, share, total, best.order(best.score))
     first = (runs.sizes - quota) // 2 if order == "mid" else np.zeros_like(quota)
     return _take(runs, first, quota)
 
@@ -129,24 +173,20 @@ def select_tokens(keys: Keys, num_tokens: Ints, budget: int, order: str) -> Ints
     """
     ordered = keys if order != "high" else _negated(keys)
     runs = _Runs.of(ordered)
-    place = np.arange(len(runs.order)) - np.repeat(runs.starts, runs.sizes)
-    sizes = np.repeat(runs.sizes, runs.sizes)
+    place, sizes = runs.places(), np.repeat(runs.sizes, runs.sizes)
+    depth = np.empty(len(place))
     # Twice the distance from the run's end or centre is whole, so equal depths tie exactly.
-    depth = (np.abs(2 * place + 1 - sizes) if order == "mid" else 2 * place + 1) / sizes
-    by = runs.order
-    queue = by[np.lexsort((ordered.row[by], ordered.id[by], ordered.score[by], depth))]
+    depth[runs.order] = (np.abs(2 * place + 1 - sizes) if order == "mid" else 2 * place + 1) / sizes
+    queue = ordered.order(depth)
     fits = int(np.searchsorted(np.cumsum(num_tokens[queue]), budget, side="right"))
     return np.sort(queue[:fits])
 
 
 def _negated(keys: Keys) -> Keys:
-    return Keys(keys.cluster, -keys.score, keys.id, keys.row)
+    return replace(keys, score=-keys.score)
 
 
 def _take(runs: _Runs, first: Ints, quota: Ints) -> Ints:
     """Sorted indices of `quota` rows of each run, from its place `first` on."""
-    taken = [
-        runs.order[start + skip : start + skip + size]
-        for start, skip, size in zip(runs.starts, first, quota, strict=True)
-    ]
-    return np.sort(np.concatenate(taken)) if taken else np.zeros(0, dtype=np.int64)
+    place = runs.places() - np.repeat(first, runs.sizes)
+    return np.sort(runs.order[(place >= 0) & (place < np.repeat(quota, runs.sizes))])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine import schema
-from engine.columns import equals, ranking_keys
+from engine.columns import counts, equals, ranking_keys, replaced
 from engine.config import Config
 from engine.mapping import peak_memory_bytes
 from engine.maths import learning
@@ -24,9 +24,15 @@ from engine.nodes import Nodes
 from engine.progress import Progress
 from engine.rundir import RunDir
 from engine.step import CLUSTER, PERPLEXITY, POOL, TOKENS, Outcome, Step
+from engine.threads import in_order
+
+Floats = npt.NDArray[np.float64]
+Ranks = npt.NDArray[np.int32]
 
 NAME = "score"
 VERSION = 1
+METRIC = "lp_app_1"
+"""The score that ranks are by."""
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -39,32 +45,34 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     shards = step.shards()
     progress = Progress(step.label, 2 * len(shards), "shards")
     keys: list[Keys] = []
-    for shard in shards:
-        table = score_shard(step, shard)
-        ok = equals(table["flag"], schema.OK)
-        keys.append(ranking_keys(table.filter(pa.array(ok)), "lp_app_1"))
+    for part in in_order(lambda shard: shard_keys(step, shard), shards):
+        keys.append(part)
         progress.add(1)
-    ranks = rank_in_cluster(_stack(keys)).astype(np.int32)
+    ends = np.cumsum([len(part.row) for part in keys])
+    ranks = np.split(rank_in_cluster(Keys.stack(keys)).astype(np.int32), ends[:-1])
     flags: Counter[str] = Counter()
-    start = num_rows = 0
-    for shard in shards:
-        table = score_shard(step, shard)
-        ok = equals(table["flag"], schema.OK)
-        column = np.zeros(len(ok), dtype=np.int32)
-        column[ok] = ranks[start : start + ok.sum()]
-        place = table.schema.get_field_index("rank_in_cluster")
-        table = table.set_column(place, table.schema.field(place), pa.array(column, mask=~ok))
-        step.commit(shard, table)
-        flags.update(table["flag"].to_pylist())
-        start, num_rows = start + int(ok.sum()), num_rows + len(ok)
+    for written in in_order(lambda item: _write(step, *item), zip(shards, ranks, strict=True)):
+        flags += written
         progress.add(1)
     progress.finish()
+    num_rows = flags.total()
     return Outcome(num_rows, num_rows, dict(flags), peak_memory_bytes=peak_memory_bytes())
 
 
-def score_shard(step: Step, shard: str) -> pa.Table:
-    """One shard of scores, `rank_in_cluster` still null (`schema.scores`)."""
-    num_epochs = step.config.finetune.num_epochs
+def shard_keys(step: Step, shard: str) -> Keys:
+    """What the ranks need of one shard's scored rows; nothing else of it is read."""
+    pool = step.read(POOL, shard, ["id", "row"])
+    cluster = step.read(CLUSTER, shard, ["cluster"])["cluster"]
+    flag = step.read(step.proxy_input(TOKENS), shard, ["flag"])["flag"]
+    measured = _measured(step, shard, ["nll_sum", "num_tokens"])
+    numbers = score_columns([mean_nll(table) for table in measured])
+    columns = {"id": pool["id"], "row": pool["row"], "cluster": cluster, METRIC: numbers[METRIC]}
+    ok = equals(flag, schema.OK) & is_finite(numbers)
+    return ranking_keys(pa.table(columns).filter(pa.array(ok)), METRIC)
+
+
+def score_shard(step: Step, shard: str, ranks: Ranks) -> pa.Table:
+    """One shard of scores (`schema.scores`), with the ranks of its scored rows."""
     pool = step.read(POOL, shard, ["id", "row", "source", "split"])
     clusters = step.read(CLUSTER, shard)
     tokens = step.read(
@@ -72,18 +80,14 @@ def score_shard(step: Step, shard: str) -> pa.Table:
         shard,
         ["id", "num_prompt_tokens", "num_response_tokens", "truncated", "flag"],
     )
-    measured = [
-        step.read(step.proxy_input(PERPLEXITY, epoch), shard) for epoch in range(num_epochs + 1)
-    ]
+    measured = _measured(step, shard, ["id", "nll_sum", "num_tokens"])
     for table in (clusters, tokens, *measured):
         assert table["id"].equals(pool["id"]), f"{shard}: stages disagree on the rows"
-    nlls = [mean_nll(table) for table in measured]
-    numbers = score_columns(nlls)
-    flags = np.array(tokens["flag"].to_pylist(), dtype=object)
-    finite = np.isfinite(np.stack([v for n, v in numbers.items() if not n.startswith("lp_")]))
-    finite = finite.all(axis=0) & np.isfinite(numbers["lp_app_1"])
-    flags[(flags == schema.OK) & ~finite] = schema.NOT_FINITE
-    ok = flags == schema.OK
+    numbers = score_columns([mean_nll(table) for table in measured])
+    scorable, finite = equals(tokens["flag"], schema.OK), is_finite(numbers)
+    ok = scorable & finite
+    rank_in_cluster = np.zeros(len(ok), dtype=np.int32)
+    rank_in_cluster[ok] = ranks
     columns: dict[str, Any] = {
         **{name: pool[name] for name in pool.column_names},
         "cluster": clusters["cluster"],
@@ -91,14 +95,26 @@ def score_shard(step: Step, shard: str) -> pa.Table:
         **{n: tokens[n] for n in ("num_prompt_tokens", "num_response_tokens", "truncated")},
         # `lp_i` alone may be undefined on a scored row: where P_0 = P_n.
         **{n: pa.array(v, mask=~(ok & np.isfinite(v))) for n, v in numbers.items()},
-        "rank_in_cluster": pa.nulls(len(ok), pa.int32()),
-        "flag": pa.array(flags, pa.string()),
+        "rank_in_cluster": pa.array(rank_in_cluster, mask=~ok),
+        "flag": replaced(tokens["flag"], scorable & ~finite, schema.NOT_FINITE),
     }
-    wanted = schema.scores(num_epochs)
+    wanted = schema.scores(step.config.finetune.num_epochs)
     return pa.table([columns[name] for name in wanted.names], schema=wanted)
 
 
-def mean_nll(measured: pa.Table) -> npt.NDArray[np.float64]:
+def _measured(step: Step, shard: str, columns: list[str]) -> list[pa.Table]:
+    """One shard of ``5-perplexity``, epochs 0 … n."""
+    epochs = range(step.config.finetune.num_epochs + 1)
+    return [step.read(step.proxy_input(PERPLEXITY, epoch), shard, columns) for epoch in epochs]
+
+
+def _write(step: Step, shard: str, ranks: Ranks) -> Counter[str]:
+    table = score_shard(step, shard, ranks)
+    step.commit(shard, table)
+    return counts(table["flag"])
+
+
+def mean_nll(measured: pa.Table) -> Floats:
     """float64[n], nats per scored token; NaN for rows without a scored token."""
     nll_sum = np.asarray(measured["nll_sum"], dtype=np.float64)
     num_tokens = np.asarray(measured["num_tokens"], dtype=np.float64)
@@ -106,7 +122,7 @@ def mean_nll(measured: pa.Table) -> npt.NDArray[np.float64]:
         return nll_sum / np.where(num_tokens > 0, num_tokens, np.nan)
 
 
-def score_columns(nlls: list[npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[np.float64]]:
+def score_columns(nlls: list[Floats]) -> dict[str, Floats]:
     """Every numeric score of `schema.scores` from the mean NLLs of epochs 0 … n."""
     epochs = range(1, len(nlls))
     return {
@@ -117,5 +133,7 @@ def score_columns(nlls: list[npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[
     }
 
 
-def _stack(keys: list[Keys]) -> Keys:
-    return Keys(*(np.concatenate([getattr(k, f) for k in keys]) for f in Keys.__match_args__))
+def is_finite(numbers: dict[str, Floats]) -> npt.NDArray[np.bool_]:
+    """bool[n]: rows whose every score is a number, `lp_i` aside."""
+    needed = [v for n, v in numbers.items() if not n.startswith("lp_") or n == METRIC]
+    return np.isfinite(np.stack(needed)).min(axis=0)

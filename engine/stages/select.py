@@ -7,7 +7,7 @@ serve ``poolscore select``, which selects again from a finished run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -28,10 +28,13 @@ from engine.maths.ranking import Keys
 from engine.nodes import Nodes
 from engine.rundir import RunDir
 from engine.step import POOL, SCORE, SELECTED_JSONL, SELECTED_PARQUET, Outcome, Step
+from engine.threads import in_order
 
 NAME = "select"
 VERSION = 1
 DEFAULT_PERCENT = Decimal(10)
+
+Rows = npt.NDArray[np.int64]
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     )
 
 
-def choose(step: Step, config: SelectConfig) -> tuple[Keys, npt.NDArray[np.int64]]:
+def choose(step: Step, config: SelectConfig) -> tuple[Keys, Rows]:
     """The candidates (scored training rows) and the pool rows selected from them, sorted.
 
     Raises:
@@ -94,17 +97,16 @@ def choose(step: Step, config: SelectConfig) -> tuple[Keys, npt.NDArray[np.int64
     return keys, np.sort(keys.row[taken])
 
 
-def write(step: Step, rows: npt.NDArray[np.int64], path: Path, suffix: str) -> None:
+def write(step: Step, rows: Rows, path: Path, suffix: str) -> None:
     """Write the selected rows in pool order: ``jsonl`` (own lines) or ``parquet`` (with scores)."""
     if suffix == "jsonl":
         with path.open("w", encoding="utf-8", newline="\n") as file:
-            for table in _selected(step, rows):
-                file.writelines(f"{one_line(raw)}\n" for raw in table["raw"].to_pylist())
+            for raw in _selected(step, rows, _raw):
+                file.writelines(f"{one_line(text)}\n" for text in raw.to_pylist())
         return
-    with pq.ParquetWriter(
-        path, schema.selection(step.config.finetune.num_epochs), compression="zstd"
-    ) as writer:
-        for table in _selected(step, rows):
+    wanted = schema.selection(step.config.finetune.num_epochs)
+    with pq.ParquetWriter(path, wanted, compression="zstd") as writer:
+        for table in _selected(step, rows, _scores_and_raw):
             writer.write_table(table)
 
 
@@ -116,17 +118,28 @@ def one_line(raw: str) -> str:
     return raw.replace("\r", " ").replace("\n", " ")
 
 
-def _selected(step: Step, rows: npt.NDArray[np.int64]) -> Iterator[pa.Table]:
-    """The selection, shard by shard, as `schema.selection`."""
+def _selected(step: Step, rows: Rows, read: Callable[[Step, str, pa.Array], Any]) -> Iterator[Any]:
+    """What `read` gives for the selected places of every shard that has any, in pool order."""
+    shards = step.shards()
+    ends = np.cumsum([step.run.num_rows(POOL, shard) for shard in shards])
+    places: list[tuple[str, pa.Array]] = []
+    for shard, start, part in zip(
+        shards, [0, *ends[:-1]], np.split(rows, np.searchsorted(rows, ends[:-1])), strict=True
+    ):
+        if len(part):
+            places.append((shard, pa.array(part - start)))
+    return in_order(lambda item: read(step, *item), places)
+
+
+def _raw(step: Step, shard: str, places: pa.Array) -> pa.ChunkedArray:
+    return step.read(POOL, shard, ["raw"])["raw"].take(places)
+
+
+def _scores_and_raw(step: Step, shard: str, places: pa.Array) -> pa.Table:
+    """Some rows of a shard, as `schema.selection`."""
     wanted = schema.selection(step.config.finetune.num_epochs)
-    for shard in step.shards():
-        scores = step.read(step.proxy_input(SCORE), shard)
-        first = scores["row"][0].as_py()
-        inside = rows[(rows >= first) & (rows < first + len(scores))] - first
-        if len(inside):
-            raw = step.read(POOL, shard, ["raw"])["raw"]
-            table = scores.replace_schema_metadata(None).append_column(wanted.field("raw"), raw)
-            yield table.take(pa.array(inside)).cast(wanted)
+    scores = step.read(step.proxy_input(SCORE), shard).replace_schema_metadata(None).take(places)
+    return scores.append_column(wanted.field("raw"), _raw(step, shard, places)).cast(wanted)
 
 
 def _metric(config: Config, name: str) -> str:
@@ -143,15 +156,16 @@ def _metric(config: Config, name: str) -> str:
     return name
 
 
-def _candidates(step: Step, metric: str) -> tuple[Keys, npt.NDArray[np.int64]]:
+def _candidates(step: Step, metric: str) -> tuple[Keys, Rows]:
     """Keys and token counts of every scored row of the training split that has the metric."""
-    parts: list[pa.Table] = []
+    parts = list(in_order(lambda shard: _shard_candidates(step, shard, metric), step.shards()))
+    return Keys.stack([keys for keys, _ in parts]), np.concatenate([n for _, n in parts])
+
+
+def _shard_candidates(step: Step, shard: str, metric: str) -> tuple[Keys, Rows]:
     columns = ["id", "row", "cluster", "num_prompt_tokens", "num_response_tokens", "split", "flag"]
-    for shard in step.shards():
-        table = step.read(step.proxy_input(SCORE), shard, list(dict.fromkeys([*columns, metric])))
-        keep = equals(table["flag"], schema.OK) & equals(table["split"], schema.TRAIN)
-        keep &= np.asarray(table[metric].is_valid())
-        parts.append(table.filter(pa.array(keep)).replace_schema_metadata(None))
-    table = pa.concat_tables(parts)
+    table = step.read(step.proxy_input(SCORE), shard, list(dict.fromkeys([*columns, metric])))
+    keep = equals(table["flag"], schema.OK) & equals(table["split"], schema.TRAIN)
+    table = table.filter(pa.array(keep & np.asarray(table[metric].is_valid())))
     tokens = np.asarray(table["num_prompt_tokens"]) + np.asarray(table["num_response_tokens"])
     return ranking_keys(table, metric), tokens.astype(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -15,14 +16,21 @@ from engine.maths.ranking import Keys
 
 
 def keys_of(rows: list[tuple[int, float, str, int]]) -> Keys:
-    """Candidates from (cluster, score, id, row)."""
+    """Candidates from (cluster, score, id, row); an id is up to 16 characters."""
     cluster, score, ids, row = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Keys(
         np.array(cluster, dtype=np.int64),
         np.array(score, dtype=np.float64),
-        np.array(ids, dtype="U32"),
+        bits_of(ids),
         np.array(row, dtype=np.int64),
     )
+
+
+def bits_of(ids: Sequence[str]) -> np.ndarray:
+    """uint64[n, 2] that is ordered as the strings are: their bytes, filled up with zeros."""
+    numbers = [int.from_bytes(name.encode("latin-1").ljust(16, b"\0"), "big") for name in ids]
+    halves = [divmod(number, 2**64) for number in numbers]
+    return np.array(halves, dtype=np.uint64).reshape(-1, 2)
 
 
 def in_clusters(*sizes: int, first_score: tuple[float, ...] = ()) -> Keys:
@@ -49,7 +57,7 @@ ROWS = st.lists(
     st.tuples(
         st.integers(0, 4),
         st.sampled_from([-1.5, 0.0, 0.25, 0.5, 2.0]),
-        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from(["a", "aaaaaaaab", "aaaaaaaa\xff", "\xff"]),  # apart in either half
     ),
     max_size=50,
 ).map(lambda rows: [(*row, index) for index, row in enumerate(rows)])
@@ -92,6 +100,46 @@ def test_ranks_number_each_cluster_from_0_whatever_the_order_of_rows(
     assert {row[3]: rank for row, rank in zip(shuffled, again, strict=True)} == by_row
 
 
+@settings(deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.sampled_from([-1.5, -0.0, 0.0, 0.25, 1e300]),
+            st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**64, 2**127, 2**128 - 1]),
+        ),
+        max_size=60,
+    )
+)
+def test_the_order_is_that_of_plain_tuples_with_ids_as_hex_digits(
+    rows: list[tuple[int, float, int]],
+) -> None:
+    table = [(c, score, f"{number:032x}", i) for i, (c, score, number) in enumerate(rows)]
+    halves = [divmod(number, 2**64) for _, _, number in rows]
+    keys = Keys(
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[1] for row in rows], dtype=np.float64),
+        np.array(halves, dtype=np.uint64).reshape(-1, 2),
+        np.arange(len(rows)),
+    )
+    by_cluster = [row[3] for row in sorted(table)]
+    by_score = [row[3] for row in sorted(table, key=lambda row: row[1:])]
+    assert keys.order(keys.cluster).tolist() == by_cluster
+    assert keys.order(keys.score).tolist() == by_score
+
+
+def test_thousands_of_rows_are_in_the_order_of_plain_tuples() -> None:
+    """Past the sizes at which NumPy sorts a few numbers by other means than many."""
+    random = np.random.default_rng(3)
+    n = 20_000
+    cluster, score = random.integers(0, 40, n), random.integers(-50, 50, n) / 8
+    halves = random.integers(0, 2**64, (n, 2), dtype=np.uint64) >> np.uint64(61)
+    row = random.permutation(n)
+    keys = Keys(cluster, score, halves, row)
+    tuples = list(zip(cluster, score, *halves.T, row, strict=True))
+    assert keys.order(cluster).tolist() == sorted(range(n), key=tuples.__getitem__)
+
+
 # ── sizes and quotas ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -118,19 +166,48 @@ def test_a_percentage_is_rounded_half_up(percent: str, num_rows: int, expected: 
 
 def test_quotas_go_to_the_largest_remainders() -> None:
     # 30% of 10, 11, 12, 13 = 3.0, 3.3, 3.6, 3.9: 13.8 → 14 rows; the two largest rests round up.
-    assert ranking.quotas([10, 11, 12, 13], Fraction(3, 10), 14, [0, 1, 2, 3]) == [3, 3, 4, 4]
+    sizes, next_best = np.array([10, 11, 12, 13]), np.arange(4)
+    assert ranking.quotas(sizes, Fraction(3, 10), 14, next_best).tolist() == [3, 3, 4, 4]
 
 
 def test_equal_remainders_are_served_in_the_given_order() -> None:
     # Half of 3, 3, 3, 2 = 1.5, 1.5, 1.5, 1: two of the three halves are given out.
-    assert ranking.quotas([3, 3, 3, 2], Fraction(1, 2), 6, [2, 3, 0, 1]) == [2, 1, 2, 1]
+    sizes, next_best = np.array([3, 3, 3, 2]), np.array([2, 3, 0, 1])
+    assert ranking.quotas(sizes, Fraction(1, 2), 6, next_best).tolist() == [2, 1, 2, 1]
+
+
+def test_a_share_with_more_digits_than_an_integer_has_bits_is_exact() -> None:
+    # A half, and a hair less: 10 of 20 against 9 and the largest remainder of all.
+    half, hair = Fraction(1, 2), Fraction(1, 10**40)
+    sizes, next_best = np.array([20, 20, 20]), np.array([1, 2, 0])
+    assert ranking.quotas(sizes, half, 30, next_best).tolist() == [10, 10, 10]
+    assert ranking.quotas(sizes, half - hair, 29, next_best).tolist() == [9, 10, 10]
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=30),
+    share=st.fractions(0, 1, max_denominator=60),
+    data=st.data(),
+)
+def test_quotas_are_those_of_plain_fractions(
+    sizes: list[int], share: Fraction, data: st.DataObject
+) -> None:
+    next_best = data.draw(st.permutations(range(len(sizes))))
+    exact = [share * size for size in sizes]
+    expected = [value.__floor__() for value in exact]
+    total = round_half_up(sum(exact, Fraction(0)))
+    served = sorted(range(len(sizes)), key=lambda c: (expected[c] - exact[c], next_best.index(c)))
+    for cluster in served[: total - sum(expected)]:
+        expected[cluster] += 1
+    assert ranking.quotas(np.array(sizes), share, total, np.array(next_best)).tolist() == expected
 
 
 def test_equal_remainders_go_to_the_cluster_whose_next_row_has_the_lower_score() -> None:
     # 10% of 3 × 5: 0.5 each, 1.5 → 2 rows. Next rows score 0.3, 0.1 and 0.2.
     keys = in_clusters(5, 5, 5, first_score=(0.3, 0.1, 0.2))
     taken = ranking.select_share(keys, Fraction(1, 10), 2, "low")
-    assert keys.id[taken].tolist() == ["1-000", "2-000"]
+    assert taken.tolist() == [5, 10]
 
 
 def test_the_next_row_is_the_first_that_the_whole_part_leaves_out() -> None:
@@ -215,7 +292,7 @@ def _check_place_in_cluster(keys: Keys, taken: np.ndarray, order: str) -> None:
         sign = -1.0 if order == "high" else 1.0
         members = sorted(
             np.flatnonzero(keys.cluster == cluster).tolist(),
-            key=lambda i: (sign * keys.score[i], keys.id[i], keys.row[i]),
+            key=lambda i: (sign * keys.score[i], *keys.id[i], keys.row[i]),
         )
         places = [place for place, member in enumerate(members) if member in chosen]
         first = (len(members) - len(places)) // 2 if order == "mid" else 0
@@ -238,7 +315,7 @@ def test_the_published_rule_is_numpys_array_split(percent: str, order: str) -> N
     keys = Keys(
         rng.integers(0, 9, num_rows),
         rng.normal(size=num_rows),
-        np.array([f"{i:08x}" for i in rng.permutation(num_rows)]),
+        rng.integers(0, 2**64, (num_rows, 2), dtype=np.uint64),
         np.arange(num_rows),
     )
     parts = int(100 // float(percent))

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from handmade import commit_run, make_step
+from handmade import commit_run, full_id, make_step
 
 from engine.config import Config
 from engine.stages import score
@@ -46,7 +46,7 @@ TWO_SHARDS = (
 
 def test_hand_worked_scores_and_ranks_over_two_shards(tmp_path: Path) -> None:
     rows, outcome = scored(tmp_path, *TWO_SHARDS)
-    by_id = {row["id"]: row for row in rows}
+    by_id = {i: row for row in rows for i in "abcde" if row["id"] == full_id(i)}
     assert by_id["a"]["ppl_0"] == pytest.approx(8)
     assert by_id["a"]["ppl_1"] == pytest.approx(2)
     assert by_id["a"]["lp_app_1"] == pytest.approx(0.75)
@@ -60,7 +60,7 @@ def test_hand_worked_scores_and_ranks_over_two_shards(tmp_path: Path) -> None:
 
 def test_a_row_without_a_scored_token_has_no_score(tmp_path: Path) -> None:
     rows, _ = scored(tmp_path, *TWO_SHARDS)
-    (empty,) = [row for row in rows if row["id"] == "c"]
+    (empty,) = [row for row in rows if row["id"] == full_id("c")]
     for name in ("mean_nll_0", "ppl_0", "ppl_1", "lp_app_1", "rank_in_cluster", "cluster"):
         assert empty[name] is None, name
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from handmade import commit_run, make_step, reader
+from handmade import commit_run, full_id, make_step, reader
 
 from engine.config import Config, SelectConfig
 from engine.errors import ConfigError
@@ -72,15 +72,14 @@ def test_unknown_metric_and_too_many_rows(step: Step) -> None:
 def test_files_hold_the_rows_in_pool_order(step: Step, tmp_path: Path) -> None:
     rows = np.array([1, 6, 9])
     select.write(step, rows, tmp_path / "s.jsonl", "jsonl")
-    assert [json.loads(x)["id"] for x in (tmp_path / "s.jsonl").read_text().splitlines()] == [
-        "01",
-        "11",
-        "14",
-    ]
+    ids = [full_id("01"), full_id("11"), full_id("14")]
+    lines = (tmp_path / "s.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ids
     select.write(step, rows, tmp_path / "s.parquet", "parquet")
     table = pq.read_table(tmp_path / "s.parquet")
     assert table["row"].to_pylist() == [1, 6, 9]
-    assert table["raw"].to_pylist() == ['{"id": "01"}', '{"id": "11"}', '{"id": "14"}']
+    assert table["id"].to_pylist() == ids
+    assert table["raw"].to_pylist() == [f'{{"id": "{i}"}}' for i in ids]
 
 
 def test_an_empty_selection_is_an_empty_file_with_all_columns(step: Step, tmp_path: Path) -> None:
