@@ -149,7 +149,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "versions": _versions(),
         "commit": _output([*git, "rev-parse", "--short=12", "HEAD"])
         + (
             "+"
@@ -177,6 +177,14 @@ def peak_memory_mb() -> float:
 def _cpu_seconds() -> float:
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _versions() -> dict[str, str]:
+    """Of what is installed: a GPU machine may hold torch and transformers alone."""
+    installed = {
+        distribution.name: distribution.version for distribution in metadata.distributions()
+    }
+    return {name: installed[name] for name in _PACKAGES if name in installed}
 
 
 def _cpu_name() -> str:
