@@ -12,7 +12,7 @@ import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ from engine.nodes import Nodes
 from engine.progress import Progress
 from engine.rundir import RunDir
 from engine.step import FINETUNE, POOL, STEPS_FILE, TOKENS, Outcome, Step
+
+if TYPE_CHECKING:
+    from engine.training import TrainingPlan
 
 NAME = "finetune"
 VERSION = 1
@@ -156,24 +159,11 @@ def _fit(job: _Job, nodes: Nodes) -> None:
 
 def _train_worker(told: dict[str, Any]) -> None:
     """What runs on each training worker."""
-    from engine.training import Trainer, TrainingPlan
+    from engine.training import Trainer
 
     job: _Job = told["job"]
     step, config = job.step, job.step.config
-    assert config.finetune.learning_rate is not None, "resolved before a run"
-    assert config.finetune.schedule_epochs is not None, "resolved before a run"
-    plan = TrainingPlan(
-        config=config.finetune,
-        learning_rate=config.finetune.learning_rate,
-        schedule_epochs=config.finetune.schedule_epochs,
-        weights=models.proxy_source(config).folder(),
-        dtype=config.proxy.dtype,
-        device=job.device,
-        zero_stage=job.zero_stage,
-        micro_batch_rows=config.resources.micro_batch_rows,
-        activation_checkpointing=config.resources.activation_checkpointing,
-        num_threads=job.num_threads,
-    )
+    plan = training_plan(config, job.device, job.zero_stage, job.num_threads)
     trainer = Trainer(plan, load_rows(step))
     first = _resume(trainer, step)
     live = step.run.path / step.folder / LIVE_FILE
@@ -187,6 +177,26 @@ def _train_worker(told: dict[str, Any]) -> None:
     if steps is not None:  # rank 0
         models.load_tokenizer(models.proxy_source(config)).save_pretrained(saved)
         _commit(step, saved, steps)
+
+
+def training_plan(config: Config, device: str, zero_stage: int, num_threads: int) -> TrainingPlan:
+    """What one training worker needs to know of resolved settings."""
+    from engine.training import TrainingPlan
+
+    assert config.finetune.learning_rate is not None, "resolved before a run"
+    assert config.finetune.schedule_epochs is not None, "resolved before a run"
+    return TrainingPlan(
+        config=config.finetune,
+        learning_rate=config.finetune.learning_rate,
+        schedule_epochs=config.finetune.schedule_epochs,
+        weights=models.proxy_source(config).folder(),
+        dtype=config.proxy.dtype,
+        device=device,
+        zero_stage=zero_stage,
+        micro_batch_rows=config.resources.micro_batch_rows,
+        activation_checkpointing=config.resources.activation_checkpointing,
+        num_threads=num_threads,
+    )
 
 
 def _resume(trainer: Any, step: Step) -> int:
