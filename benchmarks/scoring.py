@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from engine.maths.flops import forward_flops, shape_of
 from scipy.stats import kendalltau
 
 from benchmarks import reference, rows
 from benchmarks.harness import Row, alternate, limit, publish, ratio, timed
+from engine.maths.flops import Shape, forward_flops
 from engine.maths.learning import lp_app
 from engine.maths.loss import TokenNLL
 from engine.maths.ragged import Ragged
@@ -67,7 +67,7 @@ def utilisation(made: Scorer, dtype: str, ids: Ragged, scored: Ragged, aim: floa
     peak, rate = [], []
     counts = made(ids, scored).counts
     # What the decoder did without padding: shared prefixes are counted once, as they are computed.
-    flops = forward_flops(shape_of(made.nll.model), ids.lengths, len(scored.values))
+    flops = forward_flops(Shape.of(made.nll.model), ids.lengths, len(scored.values))
     flops *= 1 - counts.shared_tokens / len(ids.values)
     for _ in range(5):
         peak.append(2 * 4096**3 / timed(lambda: a @ a).seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,11 @@ EXAMPLES_RUN = """examples:
   poolscore run data/ --run-dir runs/mine --config jobs/dolly.yaml --set select.percent=5
   poolscore run 'data/*.parquet' --run-dir runs/mine --until perplexity
   poolscore run pool.jsonl --run-dir runs/mine --set select.percent=3 --rebuild select
+"""
+EXAMPLES_PLAN = """examples:
+  poolscore plan pool.jsonl
+  poolscore plan data/ --config jobs/dolly.yaml --set resources.price_per_node_hour=1.20
+  poolscore plan pool.jsonl --run-dir runs/mine --until perplexity
 """
 EXAMPLES_SELECT = """examples:
   poolscore select runs/mine --percent 5 --to hard.jsonl
@@ -38,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="COMMAND",
         help="what to do; COMMAND --help tells more",
     )
+    _add_plan(commands)
     _add_run(commands)
     _add_status(commands)
     _add_select(commands)
@@ -54,22 +61,51 @@ def _command(commands: Any, name: str, help_: str, examples: str) -> argparse.Ar
     )
 
 
+def _add_plan(commands: Any) -> None:
+    command = _command(
+        commands,
+        "plan",
+        "tell what a run will take, from about a minute's measurement; writes nothing",
+        EXAMPLES_PLAN,
+    )
+    _add_what(command)
+    command.add_argument(
+        "--run-dir",
+        metavar="DIR",
+        help="where the run would be; what is finished there is left out",
+    )
+    command.set_defaults(act=plan)
+
+
 def _add_run(commands: Any) -> None:
     command = _command(
         commands, "run", "score a pool, or finish what an earlier run began", EXAMPLES_RUN
     )
+    _add_what(command)
+    command.add_argument(
+        "--run-dir",
+        required=True,
+        metavar="DIR",
+        help="where everything is written; a run in it is resumed",
+    )
+    command.add_argument(
+        "--rebuild",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="redo this stage and what depends on it; may be repeated",
+    )
+    command.set_defaults(act=run)
+
+
+def _add_what(command: argparse.ArgumentParser) -> None:
+    """What is run: the pool, the settings, and how far."""
     command.add_argument(
         "pool",
         nargs="*",
         metavar="POOL",
         help="file, folder or glob of .jsonl, .json (array), .parquet, .jsonl.gz; "
         "without it the configuration's pool.paths",
-    )
-    command.add_argument(
-        "--run-dir",
-        required=True,
-        metavar="DIR",
-        help="where everything is written; a run in it is resumed",
     )
     command.add_argument(
         "--config", metavar="FILE", help="YAML file of settings, such as jobs/alpaca.yaml"
@@ -88,14 +124,6 @@ def _add_run(commands: Any) -> None:
         metavar="STAGE",
         help=f"stop after this stage, its last epoch included ({stages})",
     )
-    command.add_argument(
-        "--rebuild",
-        action="append",
-        default=[],
-        metavar="STAGE",
-        help="redo this stage and what depends on it; may be repeated",
-    )
-    command.set_defaults(act=run)
 
 
 def _add_status(commands: Any) -> None:
@@ -155,18 +183,31 @@ def _add_proxy(command: argparse.ArgumentParser) -> None:
     )
 
 
+def plan(options: argparse.Namespace) -> None:
+    """``poolscore plan``"""
+    config = _config(options)
+    from engine.estimate import estimate, table
+
+    found = estimate(config, options.run_dir, options.until)
+    print(table(found))
+    where = [] if options.run_dir else ["--run-dir", "runs/mine"]
+    print(f"To run it: poolscore {shlex.join(['run', *options.words[1:], *where])}")
+
+
 def run(options: argparse.Namespace) -> None:
     """``poolscore run``"""
-    settings = list(options.settings)
-    config = Config.load(options.config, settings)
-    if options.pool:
-        config = config.override(pool={"paths": options.pool})
+    config = _config(options)
     from engine import pipeline
     from engine.results import open_run
     from engine.summary import summary
 
     pipeline.run(config, options.run_dir, options.until, options.rebuild)
     print(summary(open_run(options.run_dir)))
+
+
+def _config(options: argparse.Namespace) -> Config:
+    config = Config.load(options.config, list(options.settings))
+    return config.override(pool={"paths": options.pool}) if options.pool else config
 
 
 def status(options: argparse.Namespace) -> None:
@@ -201,7 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, or 1 after an error.
     """
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser().parse_args(words, argparse.Namespace(words=words))
     try:
         options.act(options)
     except KeyboardInterrupt:

@@ -231,6 +231,8 @@ class ResourcesConfig(Section):
     """Rows per embedding batch; without it 16 on CPUs, 256 on GPUs."""
     stall_seconds: PositiveInt = 1800
     """Seconds that training workers wait for one another before they give up."""
+    price_per_node_hour: NonNegativeFloat | None = None
+    """What an hour of one node costs, in any currency, for `poolscore plan`."""
 
 
 class Config(Section):

@@ -38,6 +38,7 @@ class Nodes:
     resources: ResourcesConfig
     num_cpus_one_node: int = 1
     """CPU cores of the largest node: the most that one process can ask for."""
+    num_nodes: int = 1
     may_grow: bool = False
     """A cluster that others run: its autoscaler may bring nodes that are not there yet."""
 
@@ -102,6 +103,7 @@ def session(resources: ResourcesConfig) -> Iterator[Nodes]:
             resources=resources,
             # A cluster that has yet to grow has only its head, which may lend no core at all.
             num_cpus_one_node=int(max(one, default=0)) or resources.cpus_per_worker,
+            num_nodes=max(1, len(one)),
             may_grow=address != "local",
         )
     finally:

@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -110,12 +110,44 @@ def default_batch(name: str, device: str) -> int:
     return on_gpu if device == "cuda" else on_cpu
 
 
+def settle(config: Config, device: str, run: RunDir, rebuild: Sequence[str] = ()) -> Config:
+    """`resolve` for a run directory, after what an earlier run in it was done with."""
+    resolved = resolve(config, device)
+    return resolve(config, device, _before(resolved, run, rebuild))
+
+
 def _absolute(path: str, must_exist: bool = True) -> str:
     """A local path as every process sees it; hub ids and addresses stay as they are."""
     if path in ("", BUNDLED) or "://" in path:
         return path
     local = Path(path).expanduser()
     return str(local.absolute()) if local.exists() or not must_exist else path
+
+
+def layout(config: Config) -> list[tuple[ModuleType, str, int, list[str]]]:
+    """Every stage of a run in order: module, folder, epoch and the folders it reads."""
+    own = proxy_folder(config)
+    epochs = range(1, config.finetune.num_epochs + 1)
+    tokens_, score_, select_ = f"{own}/{TOKENS}", f"{own}/{SCORE}", f"{own}/{SELECT}"
+    measured = [f"{own}/{PERPLEXITY}/epoch-{epoch}" for epoch in range(len(epochs) + 1)]
+    trained = [f"{own}/{FINETUNE}/epoch-{epoch}" for epoch in epochs]
+    stages: list[tuple[ModuleType, str, int, list[str]]] = [
+        (pool, POOL, 0, []),
+        (embed, EMBED, 0, [POOL]),
+        (cluster, CLUSTER, 0, [EMBED]),
+        (tokens, tokens_, 0, [POOL]),
+        (perplexity, measured[0], 0, [tokens_]),
+    ]
+    for epoch, weights in zip(epochs, trained, strict=True):
+        before = trained[: epoch - 1][-1:]
+        stages.append((finetune, weights, epoch, [POOL, tokens_, *before]))
+        stages.append((perplexity, measured[epoch], epoch, [tokens_, weights]))
+    stages += [
+        (score, score_, 0, [POOL, CLUSTER, tokens_, *measured]),
+        (select, select_, 0, [POOL, score_]),
+        (report, f"{own}/{REPORT}", 0, [POOL, CLUSTER, tokens_, *trained, score_, select_]),
+    ]
+    return stages
 
 
 def plan(config: Config, run: RunDir, as_recorded: bool = False) -> list[Step]:
@@ -127,30 +159,9 @@ def plan(config: Config, run: RunDir, as_recorded: bool = False) -> list[Step]:
         as_recorded: take finished stages as their records describe them, so that a run can be
             read after its pool or its models are gone; else look at the inputs as they are now.
     """
-    own = proxy_folder(config)
-    epochs = range(1, config.finetune.num_epochs + 1)
-    tokens_, score_, select_ = f"{own}/{TOKENS}", f"{own}/{SCORE}", f"{own}/{SELECT}"
-    measured = [f"{own}/{PERPLEXITY}/epoch-{epoch}" for epoch in range(len(epochs) + 1)]
-    trained = [f"{own}/{FINETUNE}/epoch-{epoch}" for epoch in epochs]
-    layout: list[tuple[ModuleType, str, int, list[str]]] = [
-        (pool, POOL, 0, []),
-        (embed, EMBED, 0, [POOL]),
-        (cluster, CLUSTER, 0, [EMBED]),
-        (tokens, tokens_, 0, [POOL]),
-        (perplexity, measured[0], 0, [tokens_]),
-    ]
-    for epoch, weights in zip(epochs, trained, strict=True):
-        before = trained[: epoch - 1][-1:]
-        layout.append((finetune, weights, epoch, [POOL, tokens_, *before]))
-        layout.append((perplexity, measured[epoch], epoch, [tokens_, weights]))
-    layout += [
-        (score, score_, 0, [POOL, CLUSTER, tokens_, *measured]),
-        (select, select_, 0, [POOL, score_]),
-        (report, f"{own}/{REPORT}", 0, [POOL, CLUSTER, tokens_, *trained, score_, select_]),
-    ]
     steps: list[Step] = []
     known: dict[str, str] = {}
-    for stage, folder, epoch, reads in layout:
+    for stage, folder, epoch, reads in layout(config):
         record = run.record(folder) if as_recorded else None
         settings = record.settings if record else _settings(stage, config, run, epoch, as_recorded)
         inputs = {name: known[name] for name in reads}
@@ -196,8 +207,8 @@ def run(
         WorkerError: a worker failed; what it said of itself, and where the whole story is.
     """
     rebuild = (rebuild,) if isinstance(rebuild, str) else tuple(rebuild)
-    _check_names(until, rebuild)
-    target = RunDir(_local(run_dir))
+    check_names(until, rebuild)
+    target = RunDir(local_path(run_dir))
     with (
         _disk_errors_for_people(target),
         exclusive(target.path),
@@ -205,8 +216,7 @@ def run(
     ):
         target.sweep()
         (target.path / STORY_FILE).unlink(missing_ok=True)
-        resolved = resolve(config, cluster_nodes.device)
-        resolved = resolve(config, cluster_nodes.device, _before(resolved, target, rebuild))
+        resolved = settle(config, cluster_nodes.device, target, rebuild)
         steps = plan(resolved, target)
         gone = _rebuilt(steps, rebuild)
         kept = [step for step in steps if step.folder not in gone]
@@ -214,7 +224,9 @@ def run(
         whole = dict(zip((step.folder for step in kept), refuse_drift(*kept), strict=True))
         last = max((i for i, s in enumerate(steps, 1) if s.stage == until), default=len(steps))
         todo = [step for step in steps[:last] if not whole.get(step.folder)]
-        _check(resolved, todo, cluster_nodes)
+        for step in todo:
+            _check_space(step)
+        check(resolved, {step.stage for step in todo}, cluster_nodes)
         for folder in sorted(gone):
             target.clear(folder)
         for folder in (".", proxy_folder(resolved)):
@@ -276,16 +288,19 @@ def _rebuilt(steps: list[Step], rebuild: Sequence[str]) -> set[str]:
     return gone
 
 
-def _check(config: Config, todo: list[Step], cluster_nodes: nodes.Nodes) -> None:
-    """Find out in the first seconds what would else stop the run hours later."""
-    stages = {step.stage for step in todo}
+def check(config: Config, stages: Collection[str], cluster_nodes: nodes.Nodes) -> None:
+    """Find out in the first seconds what would else stop the run hours later.
+
+    Args:
+        config: resolved settings.
+        stages: names of those that are to be done.
+        cluster_nodes: where.
+    """
     if "cluster" in stages and importlib.util.find_spec("faiss") is None:
         raise ConfigError(
             "faiss is not installed, and the clusters need it. Install poolscore[cpu], or "
             "poolscore[gpu] on a CUDA machine."
         )
-    for step in todo:
-        _check_space(step)
     if "tokens" in stages:
         tokens.check(config)
     if "finetune" in stages:
@@ -294,13 +309,15 @@ def _check(config: Config, todo: list[Step], cluster_nodes: nodes.Nodes) -> None
         select.check(config)
 
 
-def _check_names(until: str | None, rebuild: Sequence[str]) -> None:
+def check_names(until: str | None, rebuild: Sequence[str] = ()) -> None:
+    """Refuse names that no stage has."""
     for option, name in (("--until", until), *(("--rebuild", name) for name in rebuild)):
         if name is not None and name not in STAGE_NAMES:
             raise ConfigError(f"{option} {name}: no such stage. Stages: {', '.join(STAGE_NAMES)}")
 
 
-def _local(run_dir: str | Path) -> Path:
+def local_path(run_dir: str | Path) -> Path:
+    """The run directory, absolute; refuses what no node could write to."""
     if "://" in str(run_dir):
         raise RunDirError(
             f"--run-dir {run_dir}: a run directory must be a path that every node sees.\n"

@@ -38,7 +38,7 @@ def check(result: tuple[int, str], *parts: str) -> None:
         assert part in text, text
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["status"], ["select"]])
+@pytest.mark.parametrize("command", [[], ["plan"], ["run"], ["status"], ["select"]])
 def test_help_has_a_text_for_every_option_and_examples(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

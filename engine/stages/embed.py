@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from engine import models, schema
@@ -87,17 +88,18 @@ class EmbedWorker:
         dimension = self.dimension
         vectors = np.zeros((len(ids), dimension), dtype=np.float32)
         if texts:
-            vectors[keep] = self.embedder.encode(
-                texts,
-                batch_size=self.batch_rows,
-                show_progress_bar=False,
-                convert_to_numpy=True,
-            )
+            vectors[keep] = self.embed(texts)
         mask = np.ones(len(ids), dtype=bool)
         mask[keep] = False
         column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), dimension, mask=pa.array(mask))
         table = pa.table([ids, column], schema=schema.embeddings(dimension))
         return Made(table, counts={"embedded": len(keep)})
+
+    def embed(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        """float32[len(texts), dimension]"""
+        return self.embedder.encode(
+            texts, batch_size=self.batch_rows, show_progress_bar=False, convert_to_numpy=True
+        )
 
 
 def text_of(turns: Sequence[Mapping[str, str]]) -> str:

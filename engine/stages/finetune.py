@@ -145,24 +145,11 @@ def _fit(job: _Job, nodes: Nodes) -> None:
 
 def _train_worker(told: dict[str, Any]) -> None:
     """What runs on each training worker."""
-    from engine.training import Trainer, TrainingPlan
+    from engine.training import Trainer
 
     job: _Job = told["job"]
     step, config = job.step, job.step.config
-    assert config.finetune.learning_rate is not None, "resolved before a run"
-    assert config.finetune.schedule_epochs is not None, "resolved before a run"
-    plan = TrainingPlan(
-        config=config.finetune,
-        learning_rate=config.finetune.learning_rate,
-        schedule_epochs=config.finetune.schedule_epochs,
-        weights=models.proxy_source(config).folder(),
-        dtype=config.proxy.dtype,
-        device=job.device,
-        zero_stage=config.resources.zero_stage,
-        micro_batch_tokens=config.resources.micro_batch_tokens,
-        activation_checkpointing=config.resources.activation_checkpointing,
-        num_threads=job.num_threads,
-    )
+    plan = training_plan(config, job.device, job.num_threads)
     trainer = Trainer(plan, load_rows(step))
     first = _resume(trainer, step)
     live = step.run.path / step.folder / LIVE_FILE
@@ -180,6 +167,27 @@ def _train_worker(told: dict[str, Any]) -> None:
         models.load_tokenizer(models.proxy_source(config)).save_pretrained(saved)
         _commit(step, saved, steps, trainer.plan)
         _tell(live, len(trainer.rows.ids), steps["loss"][-1].as_py(), seconds)
+
+
+def training_plan(config: Config, device: str, num_threads: int) -> TrainingPlan:
+    """What one training worker needs to know of resolved settings."""
+    from engine.training import TrainingPlan
+
+    assert config.finetune.learning_rate is not None, "resolved before a run"
+    assert config.finetune.schedule_epochs is not None, "resolved before a run"
+    assert config.resources.micro_batch_tokens is not None, "resolved before a run"
+    return TrainingPlan(
+        config=config.finetune,
+        learning_rate=config.finetune.learning_rate,
+        schedule_epochs=config.finetune.schedule_epochs,
+        weights=models.proxy_source(config).folder(),
+        dtype=config.proxy.dtype,
+        device=device,
+        zero_stage=config.resources.zero_stage,
+        micro_batch_tokens=config.resources.micro_batch_tokens,
+        activation_checkpointing=config.resources.activation_checkpointing,
+        num_threads=num_threads,
+    )
 
 
 def _resume(trainer: Any, step: Step) -> int:
