@@ -60,7 +60,10 @@ def timed(arm: Callable[[], object]) -> Timing:
 
 
 def alternate(
-    ours: Callable[[], object], theirs: Callable[[], object], pairs: int | None = None
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    pairs: int | None = None,
+    warm_up: bool = True,
 ) -> tuple[list[Timing], list[Timing]]:
     """Time two arms in pairs A B B A …, after one untimed run of each.
 
@@ -68,8 +71,9 @@ def alternate(
         ours: arm A; all its work is done when it returns.
         theirs: arm B, the same work.
         pairs: how many; without it 5, or 3 where the slower arm takes 20 s and more.
+        warm_up: False leaves the untimed runs out, for arms of minutes (name `pairs` then).
     """
-    warm = max(timed(ours).seconds, timed(theirs).seconds)
+    warm = max(timed(ours).seconds, timed(theirs).seconds) if warm_up else 0.0
     count = pairs or (SHORT_PAIRS if warm < SHORT_SECONDS else LONG_PAIRS)
     a: list[Timing] = []
     b: list[Timing] = []

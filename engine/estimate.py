@@ -259,7 +259,7 @@ def _stage(step: Step, config: Config, cluster: Nodes, measured: Measured) -> St
     if name == "pool":
         seconds, disk = sample.pool_seconds * scale, sample.pool_bytes * scale
     elif name == "tokens":
-        spread = _share(cluster.without_gpus(), num_shards)
+        spread = _share(cluster.one_core_each(), num_shards)
         seconds = start + MAP_SECONDS + sample.token_seconds * scale * spread
         tokens, disk = round(sample.input_ids.lengths.sum() * scale), sample.token_bytes * scale
         memory = sample.memory_bytes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -237,6 +238,14 @@ def use_threads(num_threads: int) -> None:
     import torch
 
     torch.set_num_threads(num_threads)
+
+
+def use_tokenizer_threads(num_threads: int) -> None:
+    """Let fast tokenizers share a batch among threads; call it before the first one is used.
+
+    A GPU embeds more rows than the few thousand a second that one thread tokenises.
+    """
+    os.environ.update(TOKENIZERS_PARALLELISM="true", RAYON_NUM_THREADS=str(num_threads))
 
 
 @contextmanager

@@ -20,12 +20,11 @@ OBJECT_STORE_BYTES = 256 * 2**20
 """Enough for receipts; rows never pass through the object store."""
 
 _WORKER_ENVIRONMENT = {
-    "TOKENIZERS_PARALLELISM": "false",  # batches are already spread over actors
+    "TOKENIZERS_PARALLELISM": "false",  # the work is spread over actors; embedders turn it on
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_V2_ENABLED": "1",
 }
-_ON_CPU = {"device": "cpu"}
 _FORWARDED = ("HF_HUB_OFFLINE", "HF_HOME", "TRANSFORMERS_OFFLINE")
 
 
@@ -60,9 +59,12 @@ class Nodes:
     def gpus_per_worker(self) -> int:
         return int(self.device == "cuda")
 
-    def without_gpus(self) -> Nodes:
-        """The same nodes for work that no GPU helps with."""
-        return replace(self, num_gpus=0, resources=self.resources.model_copy(update=_ON_CPU))
+    def one_core_each(self) -> Nodes:
+        """The same cores, an actor on each: for work of one thread that no GPU helps with."""
+        actors, cores = self.resources.num_workers, self.cpus_per_worker
+        spread = {"cpus_per_worker": 1, "num_workers": actors and actors * cores}
+        resources = self.resources.model_copy(update={"device": "cpu", **spread})
+        return replace(self, num_gpus=0, resources=resources)
 
     def num_workers(self, num_shards: int) -> int:
         """Size of the actor pool for `num_shards` shards."""

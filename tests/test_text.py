@@ -8,12 +8,20 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
-from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AddedToken,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from engine import schema
 from engine.assets import FOLDER
+from engine.models import ModelSource
 from engine.text import (
+    BATCH_ROWS,
     AlpacaTemplate,
     ChatTemplate,
     Encoded,
@@ -189,6 +197,94 @@ def test_conversations_do_not_depend_on_their_neighbours() -> None:
         encode(template, turns).input_ids.tolist() for turns in (COLOUR, TWO_TURNS, SUM)
     ]
     assert template.encode([]) == []
+
+
+def test_more_conversations_than_one_batch_keep_their_order() -> None:
+    short, long = COLOUR_IDS, SUM_IDS
+    rows = AlpacaTemplate(BUNDLED, 512).encode([COLOUR] * BATCH_ROWS + [SUM, COLOUR])
+    assert [row.input_ids.tolist() for row in rows] == [short] * BATCH_ROWS + [long, short]
+
+
+# ── the rule, against a plain loop over every token's offsets ────────────────────────────────────
+
+
+def wordpiece() -> PreTrainedTokenizerBase:
+    """all-MiniLM's: lower case, white space dropped, cut and padded unless told not to."""
+    tokenizer = AutoTokenizer.from_pretrained(ModelSource("embed.model", "bundled").folder())
+    tokenizer.eos_token = "[SEP]"
+    return tokenizer
+
+
+def unigram() -> PreTrainedTokenizerBase:
+    """As SentencePiece makes them: NFKC, a space in front, unknown characters as bytes."""
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "\u2581",
+        "\u2581the",
+        "re",
+        "sp",
+        "on",
+        "se",
+        *"ainstruc:#\n",
+    ]
+    vocabulary = [(piece, -float(i)) for i, piece in enumerate(pieces)]
+    vocabulary += [(f"<0x{byte:02X}>", -50.0) for byte in range(256)]
+    backend: Any = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Prepend("\u2581")])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
+
+
+KINDS = {"byte-level": BUNDLED, "wordpiece": wordpiece(), "unigram": unigram()}
+# An emoji of four code points, combining marks, what NFKC makes longer, wide and zero-width spaces.
+ODD = st.sampled_from(
+    [
+        "👩\u200d🔧",
+        "e\u0301",
+        "\u0301",
+        "\ufb03",
+        "½",
+        "\u3000",
+        "\u200b",
+        " \n ",
+        END,
+        "[SEP]",
+        "字",
+    ]
+)
+PARTS = st.lists(st.one_of(ODD, st.text(max_size=5)), max_size=5).map("".join)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None)
+@given(exchanges=st.lists(st.tuples(PARTS, PARTS, PARTS), min_size=1, max_size=3))
+def test_scored_are_the_tokens_that_start_inside_a_response(
+    kind: str, exchanges: list[tuple[str, str, str]]
+) -> None:
+    tokenizer = KINDS[kind]
+    turns: list[Turn] = []
+    for prompt, further, response in exchanges:
+        turns += [("user", prompt), ("input", further), ("assistant", response)]
+    # Ours first: the plain call turns off the truncation and padding that a tokenizer came with.
+    row = encode(AlpacaTemplate(tokenizer, 10_000), turns)
+    one = render_alpaca(turns, str(tokenizer.eos_token))
+    made = tokenizer(one.text, return_offsets_mapping=True)
+    ids, spans = list(made["input_ids"]), list(made["offset_mapping"])
+    while spans and spans[-1][1] == 0:  # special tokens that the tokenizer puts behind the text
+        ids.pop()
+        spans.pop()
+    expected = [
+        place
+        for place, (start, end) in enumerate(spans)
+        if end > 0 and any(first <= start < last for first, last in one.responses)
+    ]
+    assert row.input_ids.tolist() == ids
+    assert row.scored.tolist() == expected
 
 
 # ── BOS and EOS that the tokenizer adds, or does not ─────────────────────────────────────────────

@@ -51,14 +51,16 @@ def cluster_shards(step: Step, num_threads: int, use_gpu: bool) -> Outcome:
     """Read all embeddings, cluster them, write every shard and the centroids."""
     assert "torch" not in sys.modules, "faiss and torch bring two OpenMP runtimes"
     config = step.config.clusters
-    vectors = np.concatenate([_vectors(step, shard) for shard in step.shards()])
+    vectors = _embeddings(step)
     if len(vectors) == 0:
         raise ConfigError(
             "no row of the pool can be scored: every row is flagged. See the flags in 1-pool, and "
             "docs/formats.md for what they mean."
         )
     k = kmeans.num_clusters(len(vectors), config.rows_per_cluster, config.num)
-    found = kmeans.kmeans(vectors, k, config.num_iterations, config.seed, num_threads, use_gpu)
+    two_level = len(vectors) >= config.two_level_from
+    cluster = kmeans.two_level_kmeans if two_level else kmeans.kmeans
+    found = cluster(vectors, k, config.num_iterations, config.seed, num_threads, use_gpu)
     num_rows = _write_shards(step, found)
     sizes = np.bincount(found.cluster, minlength=k)
     centroid = pa.FixedSizeListArray.from_arrays(found.centroids.ravel(), vectors.shape[1])
@@ -73,6 +75,7 @@ def cluster_shards(step: Step, num_threads: int, use_gpu: bool) -> Outcome:
         peak_memory_bytes=peak_memory_bytes(),
         details={
             "clusters": k,
+            "levels": 2 if two_level else 1,
             "clustered_rows": len(vectors),
             "inertia": found.inertia,
             "smallest_cluster": int(sizes.min()),
@@ -81,11 +84,21 @@ def cluster_shards(step: Step, num_threads: int, use_gpu: bool) -> Outcome:
     )
 
 
-def _vectors(step: Step, shard: str) -> np.ndarray:
-    """float32[rows with an embedding, dimension] of one shard."""
-    column = step.read(EMBED, shard, ["embedding"])["embedding"].combine_chunks()
-    flat = column.flatten()  # leaves null lists out
-    return np.asarray(flat, dtype=np.float32).reshape(-1, column.type.list_size)
+def _embeddings(step: Step) -> np.ndarray:
+    """float32[rows with an embedding, dimension] of all shards, in order."""
+    shards = step.shards()
+    num_rows = sum(step.read(EMBED, shard, ["id"]).num_rows for shard in shards)
+    dimension = step.read(EMBED, shards[0], ["embedding"]).schema.field(0).type.list_size
+    # Filled shard by shard: at this size there is no room for a list of parts beside their sum.
+    # The flagged rows' places, left over at the end, are never touched and so take no memory.
+    vectors = np.empty((num_rows, dimension), dtype=np.float32)
+    end = 0
+    for shard in shards:
+        column = step.read(EMBED, shard, ["embedding"])["embedding"].combine_chunks()
+        flat = np.asarray(column.flatten(), dtype=np.float32)  # leaves null lists out
+        start, end = end, end + len(flat) // dimension
+        vectors[start:end] = flat.reshape(-1, dimension)
+    return vectors[:end]
 
 
 def _write_shards(step: Step, found: kmeans.Clustering) -> int:

@@ -72,6 +72,7 @@ class EmbedWorker:
         num_threads: int,
     ) -> None:
         models.use_threads(num_threads)
+        models.use_tokenizer_threads(num_threads)
         self.embedder = models.load_embedder(source, dtype, device, max_tokens)
         self.dimension = int(self.embedder.get_embedding_dimension() or 0)
         self.batch_rows = batch_rows

@@ -53,11 +53,14 @@ def check(config: Config) -> None:
 
 
 def run(step: Step, nodes: Nodes) -> Outcome:
-    """Tokenise every shard on the actor pool."""
+    """Tokenise every shard, one actor per core.
+
+    A tokenizer's own threads would leave cores idle while Python reads what they made of a batch.
+    """
     source = models.proxy_source(step.config)
     return map_shards(
         step,
-        nodes.without_gpus(),
+        nodes.one_core_each(),
         TokenWorker,
         {
             "source": source,

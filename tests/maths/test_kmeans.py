@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.maths import kmeans
 from engine.maths.kmeans import Clustering
 
+WAYS = pytest.mark.parametrize("way", [kmeans.kmeans, kmeans.two_level_kmeans])
 CENTRES = np.array([[0, 0, 0], [10, 0, 0], [0, 10, 0], [0, 0, 10]], dtype=np.float32)
 
 
@@ -29,8 +32,10 @@ def cluster(
     k: int,
     num_iterations: int = 20,
     seed: int = 0,
+    way: Callable[..., Clustering] = kmeans.kmeans,
+    num_threads: int = 1,
 ) -> Clustering:
-    return process.submit(kmeans.kmeans, vectors, k, num_iterations, seed, 1).result(timeout=60)
+    return process.submit(way, vectors, k, num_iterations, seed, num_threads).result(timeout=60)
 
 
 def blobs(rows_per_blob: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -71,10 +76,13 @@ def test_every_vector_goes_to_its_nearest_centroid(process: ProcessPoolExecutor)
     )
 
 
-def test_all_vectors_take_part_in_training(process: ProcessPoolExecutor) -> None:
+@WAYS
+def test_all_vectors_take_part_in_training(
+    process: ProcessPoolExecutor, way: Callable[..., Clustering]
+) -> None:
     # One centroid is the mean of all rows, also past the 256 per centroid at which faiss samples.
     vectors = np.random.default_rng(2).normal(size=(2000, 4)).astype(np.float32)
-    found = cluster(process, vectors, 1)
+    found = cluster(process, vectors, 1, way=way)
     np.testing.assert_allclose(
         found.centroids[0], vectors.mean(axis=0, dtype=np.float64), atol=1e-5
     )
@@ -89,11 +97,102 @@ def test_the_seed_decides_alone(process: ProcessPoolExecutor) -> None:
     assert (cluster(process, vectors, 10, seed=8).cluster != first.cluster).any()
 
 
-def test_as_many_clusters_as_vectors(process: ProcessPoolExecutor) -> None:
-    found = cluster(process, CENTRES, 4)
+@WAYS
+def test_as_many_clusters_as_vectors(
+    process: ProcessPoolExecutor, way: Callable[..., Clustering]
+) -> None:
+    found = cluster(process, CENTRES, 4, way=way)
     assert sorted(found.cluster.tolist()) == [0, 1, 2, 3]
     np.testing.assert_allclose(found.distance, 0.0, atol=1e-3)
     assert found.inertia == pytest.approx(0.0, abs=1e-5)
+
+
+def topics(num_rows: int = 4000) -> np.ndarray:
+    """Vectors around 60 overlapping centres."""
+    rng = np.random.default_rng(5)
+    centres = rng.normal(size=(60, 16))
+    return (centres[rng.integers(60, size=num_rows)] + rng.normal(size=(num_rows, 16))).astype("f4")
+
+
+def test_two_levels_lose_little(process: ProcessPoolExecutor) -> None:
+    flat = cluster(process, topics(), 200)
+    found = cluster(process, topics(), 200, way=kmeans.two_level_kmeans)
+    assert found.inertia < 1.03 * flat.inertia
+    sizes = np.bincount(found.cluster, minlength=200)
+    assert len(sizes) == 200
+    assert sizes.min() > 0
+
+
+def test_two_levels_assign_to_a_centroid_at_the_distance_given(
+    process: ProcessPoolExecutor,
+) -> None:
+    vectors = topics(1000)
+    found = cluster(process, vectors, 100, way=kmeans.two_level_kmeans)
+    apart = np.linalg.norm(vectors.astype("f8")[:, None] - found.centroids[None], axis=2)
+    own = np.take_along_axis(apart, found.cluster[:, None].astype(np.int64), axis=1)[:, 0]
+    np.testing.assert_allclose(found.distance, own, rtol=1e-4)
+    # 8 of 10 cells are searched, so all but few vectors reach the nearest centroid there is.
+    assert (found.cluster == apart.argmin(axis=1)).mean() > 0.99
+
+
+def test_two_levels_search_every_cell_where_there_are_few(process: ProcessPoolExecutor) -> None:
+    vectors = topics(1000)
+    found = cluster(process, vectors, 64, way=kmeans.two_level_kmeans)  # 8 cells
+    apart = np.linalg.norm(vectors.astype("f8")[:, None] - found.centroids[None], axis=2)
+    assert (found.cluster == apart.argmin(axis=1)).all()
+
+
+def test_the_seed_decides_alone_in_two_levels(process: ProcessPoolExecutor) -> None:
+    ways = {"way": kmeans.two_level_kmeans}
+    first, second = (cluster(process, topics(1000), 50, seed=7, **ways) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (cluster(process, topics(1000), 50, seed=8, **ways).cluster != first.cluster).any()
+
+
+def test_two_threads_find_what_one_finds(process: ProcessPoolExecutor) -> None:
+    one, two = (
+        cluster(process, topics(1000), 50, way=kmeans.two_level_kmeans, num_threads=n)
+        for n in (1, 2)
+    )
+    assert two.inertia == pytest.approx(one.inertia, rel=1e-3)
+
+
+@WAYS
+@pytest.mark.parametrize("k", [1, 2, 9, 30])
+def test_equal_vectors(
+    process: ProcessPoolExecutor, way: Callable[..., Clustering], k: int
+) -> None:
+    vectors = np.tile(np.float32([3, 4]), (30, 1))
+    found = cluster(process, vectors, k, way=way)
+    assert found.centroids.shape == (k, 2)
+    assert set(found.cluster.tolist()) <= set(range(k))
+    np.testing.assert_allclose(found.distance, 0.0, atol=1e-2)
+
+
+def test_shares_by_hand() -> None:
+    # One each; the 6 left over 9 + 4 + 0 further vectors are 4.15, 1.85 and 0.
+    assert kmeans.shares(np.array([10, 5, 1]), 9).tolist() == [5, 3, 1]
+    assert kmeans.shares(np.array([2, 2, 2]), 4).tolist() == [2, 1, 1]  # the first of equals
+    assert kmeans.shares(np.array([1, 1]), 2).tolist() == [1, 1]
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=50), st.data())
+def test_shares_are_exact_and_possible(sizes: list[int], data: st.DataObject) -> None:
+    k = data.draw(st.integers(len(sizes), sum(sizes)))
+    share = kmeans.shares(np.array(sizes), k)
+    assert share.sum() == k
+    assert (share >= 1).all()
+    assert (share <= sizes).all()
+    fair = 1 + (np.array(sizes) - 1) * (k - len(sizes)) / max(1, sum(sizes) - len(sizes))
+    assert (abs(share - fair) < 1).all()
+
+
+def test_means_of_clusters() -> None:
+    vectors = np.float32([[1, 2], [9, 9], [3, 6]])
+    before = np.float32([[5, 5], [7, 8], [0, 0]])
+    after = kmeans.means(vectors, np.array([0, 2, 0]), before)
+    assert after.tolist() == [[2, 4], [7, 8], [9, 9]]  # an empty cluster stays where it is
 
 
 def test_inertia_is_the_sum_of_squared_distances() -> None:
