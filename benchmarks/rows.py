@@ -20,7 +20,8 @@ def conversations(num: int) -> list[list[Turn]]:
     (file,) = readers.find_files([str(pool_path())])
     converted = (
         formats.to_conversation(line.row, None)
-        for line in readers.read_lines(file)
+        for piece in readers.cut(file)
+        for line in readers.read_lines(piece)
         if line.row is not None
     )
     return list(islice((list(turns) for turns, flag in converted if flag == schema.OK), num))

@@ -80,7 +80,7 @@ def _open(file: PoolFile) -> tuple[int, Take]:
     except (OSError, pa.ArrowException) as error:
         fix = "check that the file is there, whole, and may be read"
         raise PoolError(f"a pool file cannot be read: {error}", str(file.path), fix) from None
-    return sum(1 for _ in readers.read_lines(file)), lambda wanted: _take_read(file, wanted)
+    return sum(1 for _ in _lines(file)), lambda wanted: _take_read(file, wanted)
 
 
 def _open_jsonl(path: Path) -> tuple[int, Take]:
@@ -136,12 +136,17 @@ def _as_json(batch: pa.RecordBatch, place: int) -> bytes:
         return NO_ROW
 
 
+def _lines(file: PoolFile) -> Iterator[readers.Line]:
+    """Every line of a file that is read from its beginning."""
+    return (line for piece in readers.cut(file) for line in readers.read_lines(piece))
+
+
 def _take_read(file: PoolFile, wanted: Lines) -> list[bytes]:
     """Lines of a file that can only be read from its beginning."""
     places: Iterator[int] = iter(wanted.tolist())
     lines: list[bytes] = []
     place = next(places)
-    for number, line in enumerate(readers.read_lines(file)):
+    for number, line in enumerate(_lines(file)):
         if number == place:
             lines.append(NO_ROW if line.raw is None else line.raw.encode())
             place = next(places, -1)

@@ -106,7 +106,8 @@ def two_level_kmeans(
 
     centroids = np.concatenate(faiss.each(train, len(cells)))
     owned: list[Ints] = np.split(np.arange(k), np.cumsum(share)[:-1])
-    reach: list[Ints] = [np.concatenate([owned[c] for c in near]) for near in _neighbours(cells)]
+    near: list[list[int]] = _neighbours(cells).tolist()
+    reach = [np.concatenate([owned[cell] for cell in around]) for around in near]
 
     def assign() -> tuple[npt.NDArray[np.float32], Ints]:
         squared, nearest = np.empty(len(vectors), np.float32), np.empty(len(vectors), np.int64)

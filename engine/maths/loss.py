@@ -119,7 +119,7 @@ def needs_full_logits(model: PreTrainedModel, rows: Ragged, device: str, dtype: 
     probe = probe_rows(rows)
     if not len(probe):
         return False
-    error = split_error(model, torch.from_numpy(probe.pad(0)).to(device))
+    error = split_error(model, torch.tensor(probe.pad(0), device=device))
     return not error <= MAX_SPLIT_ERROR[dtype]  # NaN is no agreement
 
 

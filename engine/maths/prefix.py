@@ -99,7 +99,9 @@ class SharedPrefix:
     """Keys and values of a prefix, layer by layer: filled by one pass over it, then only read."""
 
     num_tokens: int
-    keys_and_values: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    keys_and_values: dict[int, tuple[Tensor, Tensor]] = field(
+        default_factory=dict[int, tuple[Tensor, Tensor]]
+    )
     """Per layer two tensors [1, heads, num_tokens, head dimension]."""
     filled: bool = False
 
@@ -130,18 +132,20 @@ def attention(
     Returns:
         [batch, length, heads, head dimension], and no weights.
     """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.integrations.sdpa_attention import (
+        sdpa_attention_forward as sdpa,  # pyright: ignore[reportUnknownVariableType]
+    )
 
     if shared_prefix is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+        return sdpa(module, query, key, value, attention_mask, **settings)
     assert attention_mask is None, "a shared prefix knows only causal attention"
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
     if not shared_prefix.filled:
         shared_prefix.keys_and_values[layer] = key, value
-        return sdpa_attention_forward(module, query, key, value, None, **settings)
+        return sdpa(module, query, key, value, None, **settings)
     keys, values = shared_prefix.keys_and_values[layer]
     num, batch = shared_prefix.num_tokens, len(query)
-    out, _ = sdpa_attention_forward(
+    out, _ = sdpa(
         module,
         nn.functional.pad(query, (0, 0, num, 0)),
         torch.cat([keys.expand(batch, -1, -1, -1), key], dim=2),

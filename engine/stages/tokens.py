@@ -82,7 +82,8 @@ class TokenWorker:
         """See `mapping.Worker`."""
         return step.read(POOL, shard, ["id", "turns", "flag"])
 
-    def __call__(self, step: Step, pool: pa.Table) -> Made:
+    def __call__(self, step: Step, inputs: pa.Table) -> Made:
+        pool = inputs
         flags = pool["flag"].to_pylist()
         conversations = [
             [(turn["role"], turn["content"]) for turn in turns]
