@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import models, nodes, pipeline, probe, sampling
+from engine import nodes, pipeline, probe, sampling
 from engine.config import Config
 from engine.errors import PoolscoreError, WorkerError
 from engine.failures import original
@@ -32,14 +32,16 @@ BUDGET_GAIN = 1.05
 """A token budget is suggested when it is faster than the run's by more than this."""
 
 MAP_SECONDS, TRAIN_SECONDS = 1.5, 6.0
-"""What a stage takes beside its workers' start and work, measured as the difference between real
-stages of a few rows and the probe (two cores): Ray Data's set-up; Ray Train's controller, the
-process group, DeepSpeed's set-up, saving the weights and loading them once more."""
+"""Rough seconds of a stage beside its workers' start and work: Ray Data's set-up; Ray Train's
+controller, the process group, DeepSpeed's set-up, saving the weights and loading them once more."""
 SECONDS_PER_ROW = {"score": 1e-5, "select": 1e-5, "report": 1.5e-5}
 """Arithmetic on files; 0.1 to 0.2 s on 14,989 rows (benchmarks/README.md)."""
 BYTES_PER_ROW = {"cluster": 50, "perplexity": 60, "score": 130}
 ID_BYTES = 40
 REPORT_BYTES = 250_000
+WEIGHT_BYTES, STATE_BYTES = 4, 14
+"""For each weight: float32; and where another epoch follows DeepSpeed's state (the weight in
+bfloat16 or none, its master copy, two moments)."""
 MEMORY_PER_ROW = {"pool": 150, "score": 400, "select": 700, "report": 300}
 """Bytes that the driver holds for each row of the pool beside what it holds anyway."""
 _SHARDED = ("pool", "embed", "cluster", "tokens", "perplexity", "score")
@@ -123,7 +125,7 @@ def estimate(
     sampled = time.perf_counter()
     with nodes.session(config.resources) as cluster:
         start_seconds = time.perf_counter() - sampled
-        resolved = pipeline.settle(config, cluster.device, run or RunDir(Path("/nonexistent")))
+        resolved = pipeline.settle(config, cluster.device, run)
         steps = _steps(resolved, run, until)
         todo = {step.stage for step, done in steps if not done}
         pipeline.check(resolved, todo, cluster)
@@ -159,11 +161,11 @@ def _measure(config: Config, cluster: Nodes, sample: sampling.Sample, todo: set[
     starts: dict[str, float] = {}
     rows, starts["tokens"] = _task(no_gpu, probe.measure_rows, config, cluster, sample.lines)
     measured = Measured(sample.num_lines, len(sample.lines), rows)
-    if "embed" in todo or "cluster" in todo:
+    if rows.texts and todo & {"embed", "cluster"}:
         speeds["embed"], starts["embed"] = _task(
             room, probe.measure_embedding, config, cluster, rows.texts
         )
-    if "cluster" in todo and rows.num_embedded:
+    if rows.texts and "cluster" in todo:
         dimension = speeds["embed"].details["dimension"]
         num_rows, k = _kmeans_size(config, measured)
         gpu = bool(cluster.gpus_per_worker)
@@ -283,7 +285,8 @@ def _stage(step: Step, config: Config, cluster: Nodes, measured: Measured) -> St
         seconds = start + TRAIN_SECONDS + speed.seconds * scale / cluster.train_workers
         # Every training worker holds all rows; the sample's are in the measured memory.
         memory = speed.memory_bytes + 8.0 * (tokens - speed.tokens)
-        disk = _weights_bytes(config, follows=step.epoch < config.finetune.num_epochs)
+        follows = step.epoch < config.finetune.num_epochs
+        disk = speed.details["weights"] * (WEIGHT_BYTES + STATE_BYTES * follows)
     elif name == "select":
         rows = _num_selected(config, measured)
         disk = 1.5 * rows * sample.raw_bytes / max(1, sample.num_rows)
@@ -321,13 +324,6 @@ def _num_selected(config: Config, measured: Measured) -> int:
             round(select.tokens / max(1.0, sample.input_ids.lengths.mean())), round(candidates)
         )
     return round(candidates * float(select.percent or 0) / 100)
-
-
-def _weights_bytes(config: Config, follows: bool) -> float:
-    """What a training epoch writes; `follows`: another epoch wants its optimizer."""
-    factor = pipeline.WEIGHTS_FACTOR + (pipeline.STATE_FACTOR if follows else 0)
-    # The stored weights may be float32 already: the check of free disk space is on the safe side.
-    return factor / 2 * models.proxy_source(config).local_bytes()
 
 
 # ── for people ───────────────────────────────────────────────────────────────────────────────────

@@ -110,10 +110,10 @@ def default_batch(name: str, device: str) -> int:
     return on_gpu if device == "cuda" else on_cpu
 
 
-def settle(config: Config, device: str, run: RunDir, rebuild: Sequence[str] = ()) -> Config:
+def settle(config: Config, device: str, run: RunDir | None, rebuild: Sequence[str] = ()) -> Config:
     """`resolve` for a run directory, after what an earlier run in it was done with."""
     resolved = resolve(config, device)
-    return resolve(config, device, _before(resolved, run, rebuild))
+    return resolve(config, device, _before(resolved, run, rebuild)) if run else resolved
 
 
 def _absolute(path: str, must_exist: bool = True) -> str:

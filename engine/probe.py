@@ -229,7 +229,7 @@ def measure_scoring(
         gpu_bytes=gpu,
         flops=flops,
         tokens=len(input_ids.values),
-        details={"budgets": dict(zip(fit, seconds, strict=True)), "weights": _num_weights(model)},
+        details={"budgets": dict(zip(fit, seconds, strict=True))},
     )
 
 
@@ -246,7 +246,6 @@ def measure_training(config: Config, nodes: Nodes, input_ids: Ragged, scored: Ra
     plan = training_plan(config, nodes.device, nodes.cpus_per_train_worker)
     import_deepspeed(plan.device)  # for its seconds and its memory: the worker has both
     models.use_threads(plan.num_threads)
-    loading = time.perf_counter()
     model, _ = load_without_dropout(plan)
     began = time.perf_counter()
     nll = TokenNLL(model, needs_full_logits(model, input_ids, "cpu", plan.dtype))
@@ -289,7 +288,7 @@ def measure_training(config: Config, nodes: Nodes, input_ids: Ragged, scored: Ra
         gpu_bytes=_gpu_bytes(plan.device),
         flops=training_flops(forward, bool(plan.activation_checkpointing)),
         tokens=len(input_ids.values),
-        details={"load_seconds": began - loading},
+        details={"weights": sum(parameter.numel() for parameter in model.parameters())},
     )
 
 
@@ -361,10 +360,6 @@ def _seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def _num_weights(model: Any) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _is_gpu(device: str) -> bool:

@@ -66,7 +66,7 @@ def by_hand(**resources: object) -> tuple[Config, Nodes, Measured]:
     scoring = Speed(
         4.0, 9.0, 10**6, flops=3e9, tokens=60, details={"budgets": {4096: 4.0, 2048: 3.0}}
     )
-    training = Speed(6.0, 9.0, 10**6, flops=9e9, tokens=50)
+    training = Speed(6.0, 9.0, 10**6, flops=9e9, tokens=50, details={"weights": 1000})
     speeds = {
         "embed": embedding,
         "cluster": Speed(1e-6, 1.0, 10**6),
@@ -105,6 +105,7 @@ def test_every_stage_by_hand() -> None:
     assert found["finetune epoch 1"].rows == 50
     assert found["finetune epoch 1"].tokens == 500
     assert found["finetune epoch 1"].seconds == pytest.approx(7.0 + TRAIN_SECONDS + 60)
+    assert found["finetune epoch 1"].disk_bytes == 4000
     assert found["select"].rows == 5
     assert list(found)[-1] == "report"
 
