@@ -4,6 +4,10 @@ PYTHON ?= python3
 # More options for pip, for example an index with CPU builds of torch.
 PIP_ARGS ?=
 
+# The pool to measure on; without it the bundled sample.
+POOL ?=
+BENCHMARKS ?= scoring finetune embed tokenise kmeans select overhead whole driver_memory pool plan
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -14,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test bench lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +30,11 @@ demo: install ## score the bundled sample on this machine, into runs/demo
 
 test: install ## run the tests (those marked gpu are left out)
 	$(BIN)/pytest
+
+bench: install ## measure everything that is measured (POOL=dolly.jsonl; about 40 minutes on two cores)
+	@for name in $(BENCHMARKS); do \
+	  POOLSCORE_BENCH_POOL=$(POOL) $(BIN)/python -m benchmarks.$$name || exit 1; \
+	done
 
 lint: install ## check style, format and types
 	$(BIN)/ruff check .

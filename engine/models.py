@@ -10,8 +10,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +29,6 @@ _SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 _FILES = ("*.safetensors", *_SMALL_FILES)
 _MODULE_FOLDERS = "[0-9]*_*"
 """sentence-transformers keeps pooling and further layers in folders such as 1_Pooling."""
-_SHARING = "poolscore_shared_prefix"
-"""Name of `maths.prefix.attention` among the attention functions of transformers."""
 
 
 @dataclass(frozen=True)
@@ -246,31 +243,3 @@ def use_tokenizer_threads(num_threads: int) -> None:
     A GPU embeds more rows than the few thousand a second that one thread tokenises.
     """
     os.environ.update(TOKENIZERS_PARALLELISM="true", RAYON_NUM_THREADS=str(num_threads))
-
-
-@contextmanager
-def share_prefixes(model: PreTrainedModel) -> Iterator[bool]:
-    """Let a model attend to a shared prefix (`maths.prefix.attention`) while inside.
-
-    Yields:
-        Whether it can: a model of plain causal attention, which runs on torch's own kernel.
-    """
-    from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-
-    from engine.maths.prefix import attention
-
-    config: Any = model.config
-    before = config._attn_implementation
-    inner = config.get_text_config()
-    kinds = set(getattr(inner, "layer_types", None) or ["full_attention"])
-    if before != "sdpa" or getattr(inner, "sliding_window", None) or kinds != {"full_attention"}:
-        yield False
-        return
-    AttentionInterface.register(_SHARING, attention)
-    AttentionMaskInterface.register(_SHARING, sdpa_mask)
-    config._attn_implementation = _SHARING
-    try:
-        yield True
-    finally:
-        config._attn_implementation = before

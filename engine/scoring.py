@@ -21,9 +21,8 @@ from engine.maths.loss import (
     prefix_error,
     probe_rows,
 )
-from engine.maths.prefix import PrefixGroup, SharedPrefix, shared_prefixes
+from engine.maths.prefix import PrefixGroup, SharedPrefix, share_prefixes, shared_prefixes
 from engine.maths.ragged import Ragged
-from engine.models import share_prefixes
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -148,7 +147,11 @@ class Scorer:
         return found
 
     def _to_device(self, array: npt.NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        tensor = torch.from_numpy(array)
+        if self.device != "cuda":
+            return tensor.to(self.device)
+        # From pageable memory the copy would wait until the batch before it is done.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

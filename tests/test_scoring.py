@@ -20,8 +20,8 @@ from transformers import (
 
 from engine.maths import prefix
 from engine.maths.loss import TokenNLL
+from engine.maths.prefix import share_prefixes
 from engine.maths.ragged import Ragged
-from engine.models import share_prefixes
 from engine.scoring import Scorer
 
 VOCABULARY = 97

@@ -129,7 +129,7 @@ class Work:
     num_tokens: int
     """Without padding."""
     flops: int
-    """Likewise; see `shapes.model_flops`."""
+    """Likewise; see `engine.maths.flops`."""
 
     def row(self, budget: int, seconds: float, peak: float, aim: float | None) -> Row:
         """The share of the GPU's matrix speed that this took."""

@@ -17,9 +17,9 @@ from benchmarks.gpu.ground import Ground, Work, gigabytes
 from benchmarks.gpu.shapes import Rows, Shape
 from benchmarks.harness import Row
 from benchmarks.reference import PUBLISHED_BATCH_ROWS, score_as_published
-from benchmarks.reference import Rows as Ids
-from engine.maths.batching import length_sorted_batches, pad
+from engine.maths import flops
 from engine.maths.loss import MAX_SPLIT_ERROR, TokenNLL
+from engine.scoring import Scorer
 
 BUDGETS, BUDGET = (16_384, 32_768, 65_536, 131_072), 32_768
 """Padded tokens per batch: what `--sweep` tries, and what is measured without it."""
@@ -37,11 +37,11 @@ def _measure_one(ground: Ground, shape: Shape, peak: float) -> list[Row]:
     rows, nll = ground.rows(shape, model.config.vocab_size), TokenNLL(model)
 
     def ours(budget: int, of: Rows = rows) -> npt.NDArray[np.float64]:
-        return score_rows(nll, of.input_ids, of.scored, budget, ground.device)
+        return score_rows(nll, of, budget, ground.device)
 
     seconds = ground.at_budgets(ours, ground.budgets(BUDGETS, BUDGET))
-    flops = shapes.model_flops(model, rows.lengths, rows.num_scored)
-    work = Work(f"scoring {shape.name}", rows.num_tokens, flops)
+    cost = flops.forward_flops(flops.Shape.of(model), rows.lengths, rows.num_scored)
+    work = Work(f"scoring {shape.name}", rows.num_tokens, cost)
     few, best = rows.first(PUBLISHED_ROWS), min(seconds, key=seconds.__getitem__)
     # Four rows that fill the context are the most that the published loop ever has in a batch.
     same = PUBLISHED_BATCH_ROWS * shapes.LONGEST
@@ -73,34 +73,21 @@ def _measure_one(ground: Ground, shape: Shape, peak: float) -> list[Row]:
     return [*work.rows(seconds, peak, shape.scoring_aim), against, memory]
 
 
-@torch.inference_mode()
 def score_rows(
-    nll: TokenNLL, rows: Ids, scored: Ids, batch_tokens: int, device: str
+    nll: TokenNLL, rows: Rows, batch_tokens: int, device: str
 ) -> npt.NDArray[np.float64]:
-    """Mean NLL of every row, float64[n]: sorted by length, batched under a token budget.
-
-    Nothing is copied back before the end, so the GPU never waits for the host between batches.
-    """
-    lengths = np.array([len(row) for row in rows])
-    batches = length_sorted_batches(lengths, batch_tokens)
-    values = [nll(*batch_tensors(rows, scored, batch, device)) for batch in batches]
-    order = np.concatenate(batches)
-    counts = np.array([len(scored[index]) for index in order])
-    sums = np.add.reduceat(torch.cat(values).cpu().double().numpy(), np.cumsum(counts) - counts)
-    means = np.empty(len(rows))
-    means[order] = sums / counts
-    return means
+    """Mean NLL of every row, float64[n], by the engine's own scorer."""
+    scorer = Scorer(nll, device, "bfloat16", batch_tokens)
+    return scorer(rows.input_ids, rows.scored).nll_sum / rows.scored.lengths
 
 
-def batch_tensors(
-    rows: Ids, scored: Ids, batch: npt.NDArray[np.int64], device: str
-) -> list[Tensor]:
+def batch_tensors(rows: Rows, batch: npt.NDArray[np.int64], device: str) -> list[Tensor]:
     """Padded ids, and row and position of every scored token, int64."""
-    counts = [len(scored[index]) for index in batch]
+    scored = rows.scored.take(batch)
     arrays = (
-        pad([rows[index] for index in batch], fill=0),
-        np.repeat(np.arange(len(batch)), counts),
-        np.concatenate([scored[index] for index in batch]).astype(np.int64),
+        rows.input_ids.take(batch).pad(0),
+        np.repeat(np.arange(len(batch)), scored.lengths),
+        scored.values.astype(np.int64),
     )
     tensors = [torch.from_numpy(array) for array in arrays]
     if device == "cpu":

@@ -1,4 +1,4 @@
-"""What the GPU benchmark computes on: models of real shapes, rows of Alpaca's lengths, their FLOPs.
+"""What the GPU benchmark computes on: models of real shapes, rows of Alpaca's lengths.
 
 The weights are random: speed does not depend on their values, and nothing need be fetched.
 """
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -19,6 +18,8 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+
+from engine.maths.ragged import Ragged
 
 LONGEST, MEAN_LENGTH, SIGMA = 512, 121, 0.55
 """Tokens of Alpaca's rows under its own template: mostly short, a few that fill the context."""
@@ -106,28 +107,33 @@ def build(shape: Shape, device: str, tiny: bool) -> PreTrainedModel:
 class Rows:
     """Random tokens of Alpaca-like lengths."""
 
-    input_ids: list[npt.NDArray[np.int32]]
-    scored: list[npt.NDArray[np.int32]]
-    """Positions, int32: the second half of each row, as if the first were its prompt."""
+    input_ids: Ragged
+    scored: Ragged
+    """Positions: the second half of each row, as if the first were its prompt."""
 
     def first(self, num_rows: int) -> Rows:
         """The first rows alone."""
-        return Rows(self.input_ids[:num_rows], self.scored[:num_rows])
+        return self.part(0, num_rows)
+
+    def part(self, start: int, end: int) -> Rows:
+        """Rows from `start` to before `end`, or as far as there are any."""
+        rows = np.arange(start, min(end, len(self.input_ids)))
+        return Rows(self.input_ids.take(rows), self.scored.take(rows))
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens per row."""
-        return np.array([len(row) for row in self.input_ids], dtype=np.int64)
+        return self.input_ids.lengths
 
     @property
     def num_tokens(self) -> int:
         """Useful tokens: padding is none of them."""
-        return int(self.lengths.sum())
+        return len(self.input_ids.values)
 
     @property
     def num_scored(self) -> int:
         """Tokens whose NLL is asked for."""
-        return sum(len(positions) for positions in self.scored)
+        return len(self.scored.values)
 
 
 def alpaca_rows(num_rows: int, vocabulary: int, longest: int = LONGEST, seed: int = 0) -> Rows:
@@ -136,32 +142,6 @@ def alpaca_rows(num_rows: int, vocabulary: int, longest: int = LONGEST, seed: in
     mean = np.log(MEAN_LENGTH * longest / LONGEST) - SIGMA**2 / 2
     lengths = np.clip(generator.lognormal(mean, SIGMA, num_rows), 4, longest).astype(int)
     return Rows(
-        [generator.integers(0, vocabulary, length, dtype=np.int32) for length in lengths],
-        [np.arange(length // 2, length, dtype=np.int32) for length in lengths],
+        Ragged.of([generator.integers(0, vocabulary, length) for length in lengths]),
+        Ragged.of([np.arange(length // 2, length) for length in lengths]),
     )
-
-
-def model_flops(model: PreTrainedModel, lengths: npt.NDArray[np.int64], num_scored: int) -> int:
-    """Floating-point operations one forward pass cannot do without; a product and a sum are two.
-
-    Args:
-        model: OPT or Llama, every query head with as many channels as width / heads.
-        lengths: int64[n], tokens per row. Padding is no work.
-        num_scored: tokens that need logits.
-
-    Returns:
-        Linear layers on every token, causal attention on the pairs it looks at, and the head where
-        it is asked for. Norms, activations and embeddings are left out, as is usual.
-    """
-    head = model.get_output_embeddings()
-    assert isinstance(head, nn.Linear)
-    linear = sum(
-        module.weight.numel()
-        for module in model.modules()
-        if isinstance(module, nn.Linear) and module is not head
-    )
-    config: Any = model.config
-    pairs = int((lengths * (lengths + 1) // 2).sum())
-    # Per pair: the score (query · key) and the share of the value, each a product and a sum.
-    attention = 4 * config.hidden_size * config.num_hidden_layers * pairs
-    return 2 * linear * int(lengths.sum()) + attention + 2 * head.weight.numel() * num_scored

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from benchmarks.gpu.ground import Ground, Work, gigabytes
 from benchmarks.gpu.scoring import batch_tensors
 from benchmarks.gpu.shapes import Rows, Shape
 from benchmarks.harness import Row
+from engine.maths import flops
 from engine.maths.batching import length_sorted_batches
 from engine.maths.loss import TokenNLL
 
@@ -50,11 +50,11 @@ def _measure_one(ground: Ground, shape: Shape, checkpointing: bool, peak: float)
         taken[budget] = ground.peak_bytes(arm)
 
     seconds = ground.at_budgets(steps, ground.budgets(BUDGETS, BUDGET))
-    # A backward pass is two forward passes' work; what checkpointing computes again is no use.
-    flops = 3 * shapes.model_flops(model, rows.lengths, rows.num_scored)
+    # What checkpointing computes again is no use.
+    forward = flops.forward_flops(flops.Shape.of(model), rows.lengths, rows.num_scored)
     what = f"training {shape.name}" + (", activation checkpointing" if checkpointing else "")
     aim = None if checkpointing else shape.training_aim
-    measured = Work(what, rows.num_tokens, flops).rows(seconds, peak, aim)
+    measured = Work(what, rows.num_tokens, flops.training_flops(forward)).rows(seconds, peak, aim)
     value = ", ".join(f"{gigabytes(taken[b])} at {b:,} tokens" for b in seconds)
     memory = harness.limit(f"memory above weights and states, {what}", "", value, None, bytes=taken)
     return [*measured, memory]
@@ -92,13 +92,10 @@ def train_steps(
     """One pass over the rows, a step for every `STEP_ROWS`; the mean NLL of each step."""
     losses: list[Tensor] = []
     for start in range(0, len(rows.input_ids), STEP_ROWS):
-        input_ids = rows.input_ids[start : start + STEP_ROWS]
-        scored = rows.scored[start : start + STEP_ROWS]
-        num_scored = sum(map(len, scored))
+        step = rows.part(start, start + STEP_ROWS)
         total = torch.zeros((), device=device)
-        lengths = np.array([len(row) for row in input_ids])
-        for micro in length_sorted_batches(lengths, budget):
-            loss = nll(*batch_tensors(input_ids, scored, micro, device)).sum() / num_scored
+        for micro in length_sorted_batches(step.lengths, budget):
+            loss = nll(*batch_tensors(step, micro, device)).sum() / step.num_scored
             loss.backward()
             total += loss.detach()
         weights.step()

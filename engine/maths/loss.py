@@ -77,7 +77,7 @@ class TokenNLL(nn.Module):
         return torch.cat([_cross_entropy(head(h), t) for h, t in chunks])
 
     def prefix(self, tokens: Tensor) -> SharedPrefix:
-        """Keys and values of tokens that many rows begin with; needs `models.share_prefixes`.
+        """Keys and values of tokens that many rows begin with; needs `prefix.share_prefixes`.
 
         Args:
             tokens: int64[n], the shared tokens.
@@ -158,7 +158,7 @@ def prefix_error(nll: TokenNLL, tokens: Tensor) -> float:
     """Largest difference in nats between scoring a row whole and behind its own first half.
 
     Args:
-        nll: a model prepared by `models.share_prefixes`.
+        nll: a model prepared by `prefix.share_prefixes`.
         tokens: int64[n], a row of at least 4 tokens.
 
     Returns:

@@ -4,13 +4,15 @@ Every prompt of a template starts with the same tokens. Under causal attention t
 do not depend on what follows, so they are computed once and shared by all rows of a group.
 
 `shared_prefixes` finds the groups; `SharedPrefix` and `attention` are the other half, plugged into
-a transformers model by `models.share_prefixes`.
+a transformers model by `share_prefixes`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,9 @@ from torch import Tensor, nn
 
 from engine.maths.ragged import Ragged
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 Ints = npt.NDArray[np.int64]
 
 MIN_GROUP_ROWS = 64
@@ -26,6 +31,8 @@ MIN_GROUP_ROWS = 64
 MIN_SAVED = 0.1
 """Part of a group's tokens that sharing must save; below it the rows are scored whole."""
 MAX_PREFIX_TOKENS = 1024
+_SHARING = "poolscore_shared_prefix"
+"""Name of `attention` among the attention functions of transformers."""
 
 
 @dataclass(frozen=True)
@@ -154,3 +161,29 @@ def attention(
         **settings,
     )
     return out[:, num:], None
+
+
+@contextmanager
+def share_prefixes(model: PreTrainedModel) -> Iterator[bool]:
+    """Let a model attend to a shared prefix (`attention`) while inside.
+
+    Yields:
+        Whether it can: a model of plain causal attention, which runs on torch's own kernel.
+    """
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+    config: Any = model.config
+    before = config._attn_implementation
+    inner = config.get_text_config()
+    kinds = set(getattr(inner, "layer_types", None) or ["full_attention"])
+    if before != "sdpa" or getattr(inner, "sliding_window", None) or kinds != {"full_attention"}:
+        yield False
+        return
+    AttentionInterface.register(_SHARING, attention)
+    AttentionMaskInterface.register(_SHARING, sdpa_mask)
+    config._attn_implementation = _SHARING
+    try:
+        yield True
+    finally:
+        config._attn_implementation = before

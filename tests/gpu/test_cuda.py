@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedModel
 
-from engine.maths.batching import length_sorted_batches, pad
+from engine.maths.batching import length_sorted_batches
 from engine.maths.loss import MAX_SPLIT_ERROR, TokenNLL, needs_full_logits, split_error
+from engine.maths.ragged import Ragged
 
 pytestmark = [
     pytest.mark.gpu,
@@ -66,7 +67,7 @@ def batch_of(ids: list[np.ndarray], device: str) -> tuple[Tensor, Tensor, Tensor
     """Padded ids, and row and position of all tokens but the first third of each row."""
     scored = [np.arange(max(1, len(row) // 3), len(row)) for row in ids]
     index = np.repeat(np.arange(len(ids)), [len(places) for places in scored])
-    arrays = (pad(ids, fill=0), index, np.concatenate(scored))
+    arrays = (Ragged.of(ids).pad(0), index, np.concatenate(scored))
     first, second, third = (torch.from_numpy(array).to(device) for array in arrays)
     return first, second, third
 
@@ -104,7 +105,7 @@ def test_decoder_and_head_are_the_models_own_logits(name: str, dtype: str) -> No
     torch.testing.assert_close(split, full, rtol=0, atol=MAX_SPLIT_ERROR[dtype])
     input_ids = batch_of(rows()[:3], "cuda")[0]
     assert split_error(model, input_ids) <= MAX_SPLIT_ERROR[dtype]
-    assert not needs_full_logits(model, rows(), "cuda", dtype)
+    assert not needs_full_logits(model, Ragged.of(rows()), "cuda", dtype)
 
 
 def train(model: PreTrainedModel, device: str) -> list[float]:
