@@ -97,7 +97,7 @@ def test_every_stage_by_hand() -> None:
     assert found["cluster"].flops == 2 * 70 * 5 * 384 * (3 + 1)
     assert found["cluster"].seconds == pytest.approx(2.0 + 1e-6 * found["cluster"].flops)
     assert found["tokens"].tokens == 600
-    assert found["tokens"].seconds == pytest.approx(1.0 + MAP_SECONDS + 2.5 * 2 / 3)
+    assert found["tokens"].seconds == pytest.approx(1.0 + MAP_SECONDS + 2.5 / 3)
     assert found["perplexity epoch 0"].seconds == pytest.approx(5.0 + MAP_SECONDS + 40 * 2 / 3)
     assert found["perplexity epoch 1"] == StageEstimate(
         **{**vars(found["perplexity epoch 0"]), "label": "perplexity epoch 1"}

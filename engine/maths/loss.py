@@ -25,8 +25,10 @@ MAX_SPLIT_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
 """Nats by which decoder + head may differ from the model's own logits before those are used."""
 PROBE_ROWS, PROBE_TOKENS = 2, 256
 
-CHUNK_LOGITS = 8 * 2**20
-"""Logits per chunk: 32 MB in float32, whatever the vocabulary's size."""
+CHUNK_LOGITS = {"cpu": 2**20, "cuda": 2**26}
+"""Logits per chunk, whatever the vocabulary's size: 4 MB in float32 stay near a CPU's cache, 256 MB
+are enough rows for a GPU's matrix units."""
+MIN_CHUNK_ROWS = 64
 
 
 class TokenNLL(nn.Module):
@@ -72,7 +74,8 @@ class TokenNLL(nn.Module):
         if torch.is_grad_enabled():
             return _cross_entropy(head(hidden), targets)
         config: Any = self.model.config
-        size = max(1, CHUNK_LOGITS // config.get_text_config().vocab_size)
+        chunk = CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cpu"])
+        size = max(MIN_CHUNK_ROWS, chunk // config.get_text_config().vocab_size)
         chunks = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
         return torch.cat([_cross_entropy(head(h), t) for h, t in chunks])
 

@@ -242,7 +242,8 @@ def test_chunks_change_nothing(size: int, monkeypatch: pytest.MonkeyPatch) -> No
     )
     with torch.inference_mode():
         whole = nll(*batch)
-        monkeypatch.setattr(loss, "CHUNK_LOGITS", size * VOCABULARY)
+        monkeypatch.setattr(loss, "MIN_CHUNK_ROWS", 1)
+        monkeypatch.setitem(loss.CHUNK_LOGITS, "cpu", size * VOCABULARY)
         chunked = nll(*batch)
     hook.remove()
     parts = [min(size, num_scored - i) for i in range(0, num_scored, size)]
@@ -257,7 +258,8 @@ def test_a_vocabulary_larger_than_a_chunk_goes_token_by_token(
     nll = TokenNLL(model_of("OPT tied"))
     with torch.inference_mode():
         whole = nll(*batch_of(rows, scored))
-        monkeypatch.setattr(loss, "CHUNK_LOGITS", VOCABULARY - 1)
+        monkeypatch.setattr(loss, "MIN_CHUNK_ROWS", 1)
+        monkeypatch.setitem(loss.CHUNK_LOGITS, "cpu", VOCABULARY - 1)
         torch.testing.assert_close(nll(*batch_of(rows, scored)), whole, rtol=0, atol=1e-6)
 
 
