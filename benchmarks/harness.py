@@ -178,6 +178,19 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def peak_bytes_above(arm: Callable[[], object]) -> int:
+    """Largest resident memory while an arm runs, above what was resident before (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = _resident_bytes("VmRSS")
+    arm()
+    return _resident_bytes("VmHWM") - before
+
+
+def _resident_bytes(name: str) -> int:
+    (line,) = (t for t in Path("/proc/self/status").read_text().splitlines() if t.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
 def _cpu_seconds() -> float:
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in used)

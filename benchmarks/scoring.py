@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from scipy.stats import kendalltau
 
 from benchmarks import reference, rows
-from benchmarks.harness import Row, alternate, limit, publish, ratio, timed
+from benchmarks.harness import Row, alternate, limit, peak_bytes_above, publish, ratio, timed
 from engine.maths.flops import Shape, forward_flops
 from engine.maths.learning import lp_app
 from engine.maths.loss import TokenNLL
@@ -66,9 +65,10 @@ def utilisation(made: Scorer, dtype: str, ids: Ragged, scored: Ragged, aim: floa
     a = torch.randn(4096, 4096, dtype=getattr(torch, dtype))
     peak, rate = [], []
     counts = made(ids, scored).counts
-    # What the decoder did without padding: shared prefixes are counted once, as they are computed.
-    flops = forward_flops(Shape.of(made.nll.model), ids.lengths, len(scored.values))
-    flops *= 1 - counts.shared_tokens / len(ids.values)
+    # What had to be computed: a shared prefix once, padding never.
+    shape = Shape.of(made.nll.model)
+    flops = forward_flops(shape, ids.lengths, len(scored.values))
+    flops -= 2 * shape.layer_weights * counts.shared_tokens
     for _ in range(5):
         peak.append(2 * 4096**3 / timed(lambda: a @ a).seconds)
         rate.append(flops / timed(lambda: made(ids, scored)).seconds)
@@ -143,12 +143,11 @@ def _peak_bytes(kind: str, num: int) -> int:
     few = np.argsort(ids.lengths)[:2]  # what any first call brings with it
     reference.score_as_published(model, ids.take(few), scored.take(few), PAD_ID)
     made(ids.take(few), scored.take(few))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if kind == "ours":
-        made(ids, scored)
-    else:
-        reference.score_as_published(model, ids, scored, PAD_ID)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    arms = {
+        "ours": lambda: made(ids, scored),
+        "published": lambda: reference.score_as_published(model, ids, scored, PAD_ID),
+    }
+    return peak_bytes_above(arms[kind])
 
 
 def _apart(function: Any, *arguments: Any) -> Any:

@@ -228,7 +228,7 @@ class ResourcesConfig(Section):
     """Recompute activations in the backward pass: less memory, a third more compute. Without it
     only where a micro-batch's activations would not fit into a worker's memory."""
     score_batch_tokens: PositiveInt | None = None
-    """Padded tokens per scoring batch; without it what this proxy's last run here used, else 4,096
+    """Padded tokens per scoring batch; without it what this proxy's last run here used, else 1,024
     on CPUs and 32,768 on GPUs."""
     embed_batch_rows: PositiveInt | None = None
     """Rows per embedding batch; without it 16 on CPUs, 256 on GPUs."""
