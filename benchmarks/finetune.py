@@ -108,6 +108,7 @@ def main() -> None:
         published = theirs(ids, scored, Path(folder) / "trainer", rows.proxy_model())
         published()
         store = dist.FileStore(str(Path(folder) / "store"), 1)
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
         dist.init_process_group("gloo", store=store, rank=0, world_size=1)
         timings = alternate(ours(ids, scored), published)
         dist.destroy_process_group()
