@@ -223,7 +223,7 @@ class ResourcesConfig(Section):
     """DeepSpeed ZeRO stage; without it the lowest whose states fit into a worker's memory."""
     micro_batch_tokens: PositiveInt | None = None
     """Padded tokens per forward and backward pass of one training worker; without it 2,048 on CPUs,
-    16,384 on GPUs."""
+    8,192 on GPUs."""
     activation_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, a third more compute. Without it
     only where a micro-batch's activations would not fit into a worker's memory."""

@@ -38,6 +38,8 @@ class Nodes:
     num_cpus_one_node: int = 1
     """CPU cores of the largest node: the most that one process can ask for."""
     num_nodes: int = 1
+    per_node: tuple[tuple[int, int], ...] = ()
+    """CPU cores and GPUs of each node; one node with everything where it is left out."""
     may_grow: bool = False
     """A cluster that others run: its autoscaler may bring nodes that are not there yet."""
 
@@ -53,7 +55,11 @@ class Nodes:
     def cpus_per_worker(self) -> int:
         """CPU cores of one actor: the setting, but on one machine never more than it has."""
         wanted = self.resources.cpus_per_worker
-        return wanted if self.may_grow else min(wanted, self.num_cpus)
+        if self.may_grow:
+            return wanted
+        # Rather fewer cores for each than GPUs that nobody feeds.
+        share = self.num_cpus // self.num_gpus if self.gpus_per_worker else self.num_cpus
+        return min(wanted, max(1, share))
 
     @property
     def gpus_per_worker(self) -> int:
@@ -67,9 +73,14 @@ class Nodes:
         return replace(self, num_gpus=0, resources=resources)
 
     def num_workers(self, num_shards: int) -> int:
-        """Size of the actor pool for `num_shards` shards."""
-        fit = self.num_gpus if self.gpus_per_worker else self.num_cpus // self.cpus_per_worker
-        return max(1, min(self.resources.num_workers or fit, num_shards))
+        """Size of the actor pool for `num_shards` shards: what all fits at once, node by node."""
+        cores, gpus = self.cpus_per_worker, self.gpus_per_worker
+        fit = sum(
+            min(node_cores // cores, node_gpus if gpus else node_cores // cores)
+            for node_cores, node_gpus in self.per_node or ((self.num_cpus, self.num_gpus),)
+        )
+        wanted = self.resources.num_workers or fit
+        return max(1, min(wanted if self.may_grow else min(wanted, fit), num_shards))
 
     @property
     def cpus_per_train_worker(self) -> int:
@@ -98,7 +109,8 @@ def session(resources: ResourcesConfig) -> Iterator[Nodes]:
         ours = False
     try:
         total = ray.cluster_resources()
-        one = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        one = [node.get("CPU", 0) for node in alive]
         yield Nodes(
             num_cpus=max(1, int(total.get("CPU", 0))),
             num_gpus=int(total.get("GPU", 0)),
@@ -106,6 +118,7 @@ def session(resources: ResourcesConfig) -> Iterator[Nodes]:
             # A cluster that has yet to grow has only its head, which may lend no core at all.
             num_cpus_one_node=int(max(one, default=0)) or resources.cpus_per_worker,
             num_nodes=max(1, len(one)),
+            per_node=tuple((int(n.get("CPU", 0)), int(n.get("GPU", 0))) for n in alive),
             may_grow=address != "local",
         )
     finally:

@@ -52,7 +52,7 @@ _MODULES = {stage.NAME: stage for stage in STAGES}
 PAPER_LEARNING_RATE = 2e-5
 _BATCH_DEFAULTS = {
     "score_batch_tokens": (1024, 32768),
-    "micro_batch_tokens": (2048, 16384),
+    "micro_batch_tokens": (2048, 8192),
     "embed_batch_rows": (16, 256),
 }
 """On CPUs small batches stay in the cache: the bundled proxy scores the sample pool at 30,000

@@ -93,7 +93,9 @@ class Scorer:
         with share_prefixes(self.nll.model):
             for group in self._groups(rows, scored):
                 prefix, group_rows, positions = self._behind_prefix(group, rows, scored, counts)
-                for batch in batching.length_sorted_batches(group_rows.lengths, self.batch_tokens):
+                # Attention sees the prefix in every row, so the budget counts it as well.
+                lengths = group_rows.lengths + group.num_tokens
+                for batch in batching.length_sorted_batches(lengths, self.batch_tokens):
                     order.append(group.rows[batch])
                     part = group_rows.take(batch), positions.take(batch)
                     results += self._batch(*part, prefix, counts)
@@ -155,8 +157,9 @@ class Scorer:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory: CUDA has an exception of its own, the CPU a text."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether torch ran out of memory: CUDA has an exception of its own, all others a text."""
+    told = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in told)
 
 
 def _collect(

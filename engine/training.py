@@ -296,11 +296,14 @@ def fit_to_memory(plan: TrainingPlan, model: Any, world_size: int) -> TrainingPl
 
 
 def worker_memory_bytes(device: str, world_size: int) -> int:
-    """Memory one worker may count on: its GPU's, or its part of this machine's."""
+    """Memory one worker may count on: its GPU's, or its part of this machine's.
+
+    All of it, not what is free just now: the choice must be the same at every start.
+    """
     if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
+        return torch.cuda.mem_get_info()[1]
     workers_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    return psutil.virtual_memory().available // workers_here
+    return psutil.virtual_memory().total // workers_here
 
 
 def deepspeed_config(plan: TrainingPlan) -> dict[str, Any]:

@@ -9,7 +9,7 @@ a transformers model by `share_prefixes`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -76,7 +76,8 @@ def shared_prefixes(rows: Ragged, limits: npt.NDArray[np.integer]) -> list[Prefi
         todo += [members[branches == token] for token in large]
         left = members[~np.isin(branches, large)]
         saved = shared * (len(left) - 1)
-        if saved >= MIN_SAVED * rows.lengths[left].sum() and saved > 0:
+        worth = shared > 0 and saved >= MIN_SAVED * rows.lengths[left].sum()
+        if worth and len(left) >= MIN_GROUP_ROWS:
             groups.append(PrefixGroup(left, shared))
         else:
             whole.append(left)
@@ -164,24 +165,30 @@ def attention(
 
 
 @contextmanager
-def share_prefixes(model: PreTrainedModel) -> Iterator[bool]:
+def share_prefixes(model: PreTrainedModel) -> Generator[bool, None, None]:
     """Let a model attend to a shared prefix (`attention`) while inside.
 
     Yields:
         Whether it can: a model of plain causal attention, which runs on torch's own kernel.
     """
-    from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+    import transformers
+    from transformers import masking_utils
+
+    functions: Any = transformers.AttentionInterface
+    masks: Any = masking_utils
 
     config: Any = model.config
     before = config._attn_implementation
     inner = config.get_text_config()
     kinds = set(getattr(inner, "layer_types", None) or ["full_attention"])
-    if before != "sdpa" or getattr(inner, "sliding_window", None) or kinds != {"full_attention"}:
+    # Rotary frequencies that change with the row's length would not fit the prefix's keys.
+    rope = str(getattr(inner, "rope_parameters", None) or getattr(inner, "rope_scaling", None))
+    windowed = getattr(inner, "sliding_window", None) or kinds != {"full_attention"}
+    if before != "sdpa" or windowed or "dynamic" in rope or "longrope" in rope:
         yield False
         return
-    AttentionInterface.register(_SHARING, attention)
-    AttentionMaskInterface.register(_SHARING, sdpa_mask)
+    functions.register(_SHARING, attention)
+    masks.AttentionMaskInterface.register(_SHARING, masks.sdpa_mask)
     config._attn_implementation = _SHARING
     try:
         yield True
