@@ -57,7 +57,7 @@ def by_hand(**resources: object) -> tuple[Config, Nodes, Measured]:
             "pool": {"paths": ["p.jsonl"], "shard_rows": 30},
             "clusters": {"num": 5, "num_iterations": 3},
             "select": {"percent": 10},
-            "resources": {"device": "cpu", **resources},
+            "resources": {"device": "cpu", "score_batch_tokens": 4096, **resources},
         }
     )
     config = resolve(config, "cpu")
