@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from benchmarks import harness, runs
-from engine import pipeline, schema
+from engine import models, pipeline, schema
 from engine.stages import embed
 from engine.step import POOL, Step
 
@@ -54,7 +54,7 @@ def main() -> None:
 def _worker(step: Step, device: str) -> embed.EmbedWorker:
     config = pipeline.resolve(step.config.override(resources={"embed_batch_rows": None}), device)
     return embed.EmbedWorker(
-        source=embed.source(config),
+        source=models.embedder_source(config),
         dtype=config.embed.dtype,
         device=device,
         max_tokens=config.embed.max_tokens,

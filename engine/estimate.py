@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import nodes, pipeline, probe, sampling
+from engine import models, nodes, pipeline, probe, sampling
 from engine.config import Config
 from engine.errors import PoolscoreError, WorkerError
 from engine.failures import original
@@ -123,7 +123,7 @@ def estimate(
     sample = sampling.draw(config.pool.paths, SAMPLE_LINES, SEED)
     run = RunDir(pipeline.local_path(run_dir)) if run_dir is not None else None
     sampled = time.perf_counter()
-    with nodes.session(config.resources) as cluster:
+    with nodes.session(config.resources, models.largest_bytes(config)) as cluster:
         start_seconds = time.perf_counter() - sampled
         resolved = pipeline.settle(config, cluster.device, run)
         steps = _steps(resolved, run, until)
@@ -155,15 +155,17 @@ def _steps(config: Config, run: RunDir | None, until: str | None) -> list[tuple[
 
 def _measure(config: Config, cluster: Nodes, sample: sampling.Sample, todo: set[str]) -> Measured:
     """One task for each stage that computes, one after another."""
-    room = {"num_cpus": cluster.cpus_per_worker, "num_gpus": cluster.gpus_per_worker}
-    no_gpu = {"num_cpus": cluster.cpus_per_worker}
     speeds: dict[str, Speed] = {}
     starts: dict[str, float] = {}
-    rows, starts["tokens"] = _task(no_gpu, probe.measure_rows, config, cluster, sample.lines)
+    rows, starts["tokens"] = _task(
+        {"num_cpus": 1}, probe.measure_rows, config, cluster, sample.lines
+    )
     measured = Measured(sample.num_lines, len(sample.lines), rows)
+    actors = cluster.for_shards(_num_shards(config, measured))
+    room = {"num_cpus": actors.cpus_per_worker, "num_gpus": actors.gpus_per_worker}
     if rows.texts and todo & {"embed", "cluster"}:
         speeds["embed"], starts["embed"] = _task(
-            room, probe.measure_embedding, config, cluster, rows.texts
+            room, probe.measure_embedding, config, actors, rows.texts
         )
     if rows.texts and "cluster" in todo:
         dimension = speeds["embed"].details["dimension"]
@@ -187,7 +189,7 @@ def _measure(config: Config, cluster: Nodes, sample: sampling.Sample, todo: set[
             room,
             probe.measure_scoring,
             config,
-            cluster,
+            actors,
             rows.input_ids,
             rows.scored,
             [budget, max(1, budget // 2), 2 * budget],
@@ -252,6 +254,7 @@ def _stage(step: Step, config: Config, cluster: Nodes, measured: Measured) -> St
     name, sample, scale = step.stage, measured.rows, measured.factor
     num_rows = round(sample.num_rows * scale)
     num_shards = _num_shards(config, measured)
+    share = _share(cluster.for_shards(num_shards), num_shards)
     speed = measured.speeds.get(name)
     start = measured.starts.get(name, 0.0)
     memory = sample.pool_memory_bytes + MEMORY_PER_ROW.get(name, 0) * num_rows
@@ -266,7 +269,7 @@ def _stage(step: Step, config: Config, cluster: Nodes, measured: Measured) -> St
         tokens, disk = round(sample.input_ids.lengths.sum() * scale), sample.token_bytes * scale
         memory = sample.memory_bytes
     elif name == "embed" and speed:
-        seconds = start + MAP_SECONDS + speed.seconds * scale * _share(cluster, num_shards)
+        seconds = start + MAP_SECONDS + speed.seconds * scale * share
         tokens, flops, memory = round(speed.tokens * scale), speed.flops * scale, speed.memory_bytes
         disk = scale * sample.num_embedded * 4 * speed.details["dimension"] + ID_BYTES * num_rows
     elif name == "cluster" and speed:
@@ -277,7 +280,7 @@ def _stage(step: Step, config: Config, cluster: Nodes, measured: Measured) -> St
         memory = speed.memory_bytes + 2 * 4 * dimension * clustered
         disk += 4 * dimension * k
     elif name == "perplexity" and speed:
-        seconds = start + MAP_SECONDS + speed.seconds * scale * _share(cluster, num_shards)
+        seconds = start + MAP_SECONDS + speed.seconds * scale * share
         tokens, flops, memory = round(speed.tokens * scale), speed.flops * scale, speed.memory_bytes
     elif name == "finetune" and speed:
         rows = round(int(sample.is_train.sum()) * scale)
@@ -396,13 +399,10 @@ def _basis(found: Estimate) -> list[str]:
         else f"counts are estimated from {measured.num_sampled:,} of {measured.num_lines:,} lines; "
         "duplicates are not known before the run"
     )
-    num_nodes = f"{cluster.num_nodes} node{'s' if cluster.num_nodes > 1 else ''}"
-    gpus = f" and {cluster.num_gpus} GPUs" if cluster.num_gpus else ""
     lines = [
         f"{counted[0].upper()}{counted[1:]}.",
-        f"Times were measured in {duration(found.probe_seconds)} on {cluster.device}: "
-        f"{num_nodes}, {cluster.num_cpus} cores{gpus}, {cluster.cpus_per_worker} threads per "
-        f"worker; proxy {config.proxy_name} in {config.proxy.dtype}.",
+        f"Times were measured in {duration(found.probe_seconds)} on {cluster.in_words()}; proxy "
+        f"{config.proxy_name} in {config.proxy.dtype}.",
     ]
     gpu = max((speed.gpu_bytes for speed in measured.speeds.values()), default=0)
     if gpu:

@@ -141,6 +141,16 @@ def proxy_source(config: Config) -> ModelSource:
     return ModelSource("proxy.model", config.proxy.model, config.proxy.revision)
 
 
+def embedder_source(config: Config) -> ModelSource:
+    """The configured embedder."""
+    return ModelSource("embed.model", config.embed.model, config.embed.revision)
+
+
+def largest_bytes(config: Config) -> int:
+    """Size of the larger one's weights, as far as they lie on this machine."""
+    return max(proxy_source(config).local_bytes(), embedder_source(config).local_bytes())
+
+
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The model's own fast tokenizer, untouched: no token is added.
 

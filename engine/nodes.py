@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,11 @@ from engine.errors import ConfigError
 OBJECT_STORE_BYTES = 256 * 2**20
 """Enough for receipts; rows never pass through the object store."""
 
+CORES_BESIDE_A_GPU = 2
+"""One to feed it, one to read and to commit."""
+WORKER_BYTES, WEIGHTS_FACTOR = 1.5 * 2**30, 1.25
+"""Memory of one actor: Python, torch and a batch, and so many times the weights' files."""
+
 _WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",  # the work is spread over actors; embedders turn it on
     "TRANSFORMERS_VERBOSITY": "error",
@@ -29,19 +35,43 @@ _FORWARDED = ("HF_HUB_OFFLINE", "HF_HOME", "TRANSFORMERS_OFFLINE")
 
 
 @dataclass(frozen=True)
+class NodeSize:
+    """What one machine lends to the cluster."""
+
+    num_cpus: int
+    num_gpus: int
+    memory_bytes: float = math.inf
+
+
+@dataclass(frozen=True)
 class Nodes:
     """What the cluster offers, and how the configuration shares it out."""
 
     num_cpus: int
     num_gpus: int
     resources: ResourcesConfig
-    num_cpus_one_node: int = 1
-    """CPU cores of the largest node: the most that one process can ask for."""
-    num_nodes: int = 1
-    per_node: tuple[tuple[int, int], ...] = ()
-    """CPU cores and GPUs of each node; one node with everything where it is left out."""
+    sizes: tuple[NodeSize, ...] = ()
+    """Of each node; one node with everything where they are left out."""
+    model_bytes: int = 0
+    """Files of the largest model that an actor has to hold; 0 where that is not known."""
     may_grow: bool = False
     """A cluster that others run: its autoscaler may bring nodes that are not there yet."""
+
+    @property
+    def each(self) -> tuple[NodeSize, ...]:
+        """`sizes`, never empty."""
+        return self.sizes or (NodeSize(self.num_cpus, self.num_gpus),)
+
+    @property
+    def num_nodes(self) -> int:
+        return len(self.each)
+
+    @property
+    def num_cpus_one_node(self) -> int:
+        """CPU cores of the largest node: the most that one process can ask for."""
+        # A cluster that has yet to grow has only its head, which may lend no core at all.
+        largest = max(node.num_cpus for node in self.each)
+        return largest or self.resources.cpus_per_worker or 1
 
     @property
     def device(self) -> str:
@@ -51,15 +81,39 @@ class Nodes:
             raise ConfigError("resources.device = 'cuda', but there is no GPU here. Use 'cpu'.")
         return wanted if wanted != "auto" else ("cuda" if self.num_gpus else "cpu")
 
+    def in_words(self) -> str:
+        """What there is, for people: ``cpu (1 node, 8 cores)``."""
+        parts = [(self.num_nodes, "node"), (self.num_cpus, "core"), (self.num_gpus, "GPU")]
+        told = ", ".join(f"{num} {what}{'s' * (num != 1)}" for num, what in parts if num)
+        return f"{self.device} ({told})"
+
     @property
     def cpus_per_worker(self) -> int:
         """CPU cores of one actor: the setting, but on one machine never more than it has."""
-        wanted = self.resources.cpus_per_worker
+        wanted = self.resources.cpus_per_worker or (
+            CORES_BESIDE_A_GPU if self.gpus_per_worker else 1
+        )
         if self.may_grow:
             return wanted
         # Rather fewer cores for each than GPUs that nobody feeds.
         share = self.num_cpus // self.num_gpus if self.gpus_per_worker else self.num_cpus
         return min(wanted, max(1, share))
+
+    def for_shards(self, num_shards: int) -> Nodes:
+        """The same, with the cores of one actor settled for a pool of so many shards.
+
+        Actors share nothing; threads wait for one another after each matrix product, and whatever
+        else runs on the machine stops them all. So on CPUs an actor gets one core, or more where
+        there are too few shards for all cores, or too little memory for as many models.
+        """
+        cores = self.resources.cpus_per_worker
+        if cores is None and not self.gpus_per_worker:
+            need = WORKER_BYTES + WEIGHTS_FACTOR * self.model_bytes
+            by_memory = max(math.ceil(n.num_cpus * need / n.memory_bytes) for n in self.each)
+            by_shards = self.num_cpus // max(1, num_shards)
+            cores = min(max(1, by_memory, by_shards), self.num_cpus_one_node)
+        resources = self.resources.model_copy(update={"cpus_per_worker": cores})
+        return replace(self, resources=resources)
 
     @property
     def gpus_per_worker(self) -> int:
@@ -76,8 +130,8 @@ class Nodes:
         """Size of the actor pool for `num_shards` shards: what all fits at once, node by node."""
         cores, gpus = self.cpus_per_worker, self.gpus_per_worker
         fit = sum(
-            min(node_cores // cores, node_gpus if gpus else node_cores // cores)
-            for node_cores, node_gpus in self.per_node or ((self.num_cpus, self.num_gpus),)
+            min(node.num_cpus // cores, node.num_gpus if gpus else node.num_cpus // cores)
+            for node in self.each
         )
         wanted = self.resources.num_workers or fit
         return max(1, min(wanted if self.may_grow else min(wanted, fit), num_shards))
@@ -85,8 +139,10 @@ class Nodes:
     @property
     def cpus_per_train_worker(self) -> int:
         """CPU cores of one training worker; on one machine the workers share what there is."""
-        share = max(1, self.num_cpus // self.train_workers)
-        return self.cpus_per_worker if self.may_grow else min(self.cpus_per_worker, share)
+        share = max(1, min(self.num_cpus // self.train_workers, self.num_cpus_one_node))
+        suits = CORES_BESIDE_A_GPU if self.gpus_per_worker else share
+        wanted = self.resources.cpus_per_worker or suits
+        return wanted if self.may_grow else min(wanted, share)
 
     @property
     def train_workers(self) -> int:
@@ -95,8 +151,12 @@ class Nodes:
 
 
 @contextmanager
-def session(resources: ResourcesConfig) -> Iterator[Nodes]:
+def session(resources: ResourcesConfig, model_bytes: int = 0) -> Iterator[Nodes]:
     """Join the configured Ray cluster, or start a private one on this machine.
+
+    Args:
+        resources: the settings.
+        model_bytes: see `Nodes`.
 
     Raises:
         ConfigError: the address answers to nobody.
@@ -110,15 +170,15 @@ def session(resources: ResourcesConfig) -> Iterator[Nodes]:
     try:
         total = ray.cluster_resources()
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        one = [node.get("CPU", 0) for node in alive]
         yield Nodes(
             num_cpus=max(1, int(total.get("CPU", 0))),
             num_gpus=int(total.get("GPU", 0)),
             resources=resources,
-            # A cluster that has yet to grow has only its head, which may lend no core at all.
-            num_cpus_one_node=int(max(one, default=0)) or resources.cpus_per_worker,
-            num_nodes=max(1, len(one)),
-            per_node=tuple((int(n.get("CPU", 0)), int(n.get("GPU", 0))) for n in alive),
+            sizes=tuple(
+                NodeSize(int(n.get("CPU", 0)), int(n.get("GPU", 0)), n.get("memory", math.inf))
+                for n in alive
+            ),
+            model_bytes=model_bytes,
             may_grow=address != "local",
         )
     finally:

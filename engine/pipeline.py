@@ -212,7 +212,7 @@ def run(
     with (
         _disk_errors_for_people(target),
         exclusive(target.path),
-        nodes.session(config.resources) as cluster_nodes,
+        nodes.session(config.resources, models.largest_bytes(config)) as cluster_nodes,
     ):
         target.sweep()
         (target.path / STORY_FILE).unlink(missing_ok=True)
@@ -370,7 +370,7 @@ def _disk_errors_for_people(run: RunDir) -> Iterator[None]:
 def _headline(config: Config, cluster_nodes: nodes.Nodes) -> str:
     return (
         f"poolscore {__version__}: proxy {config.proxy_name} in {config.proxy.dtype} on "
-        f"{cluster_nodes.device}, {cluster_nodes.cpus_per_worker} threads per worker"
+        f"{cluster_nodes.in_words()}"
     )
 
 

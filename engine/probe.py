@@ -134,7 +134,7 @@ def measure_embedding(config: Config, nodes: Nodes, texts: list[str]) -> Speed:
     batch_rows = config.resources.embed_batch_rows
     assert batch_rows is not None, "resolved before a probe"
     worker = embed.EmbedWorker(
-        embed.source(config),
+        models.embedder_source(config),
         config.embed.dtype,
         nodes.device,
         config.embed.max_tokens,

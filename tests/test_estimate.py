@@ -57,11 +57,16 @@ def by_hand(**resources: object) -> tuple[Config, Nodes, Measured]:
             "pool": {"paths": ["p.jsonl"], "shard_rows": 30},
             "clusters": {"num": 5, "num_iterations": 3},
             "select": {"percent": 10},
-            "resources": {"device": "cpu", "score_batch_tokens": 4096, **resources},
+            "resources": {
+                "device": "cpu",
+                "cpus_per_worker": 2,
+                "score_batch_tokens": 4096,
+                **resources,
+            },
         }
     )
     config = resolve(config, "cpu")
-    nodes = Nodes(num_cpus=4, num_gpus=0, resources=config.resources, num_cpus_one_node=4)
+    nodes = Nodes(num_cpus=4, num_gpus=0, resources=config.resources)
     embedding = Speed(2.0, 3.0, 3 * 10**6, flops=1e9, tokens=70, details={"dimension": 384})
     scoring = Speed(
         4.0, 9.0, 10**6, flops=3e9, tokens=60, details={"budgets": {4096: 4.0, 2048: 3.0}}
@@ -144,8 +149,7 @@ def test_the_table() -> None:
         "    1 h 02 min    1.0 GB     37.60",
         "",
         "Counts are estimated from 8 of 80 lines; duplicates are not known before the run.",
-        "Times were measured in 1 min 01 s on cpu: 1 node, 4 cores, 2 threads per worker; "
-        "proxy nano-opt in float32.",
+        "Times were measured in 1 min 01 s on cpu (1 node, 4 cores); proxy nano-opt in float32.",
         "Scoring is 1.33 times as fast with --set resources.score_batch_tokens=2048",
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.config import ResourcesConfig
-from engine.nodes import Nodes
+from engine.nodes import Nodes, NodeSize
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,47 @@ def test_one_core_each_takes_as_many_cores_as_the_setting_allows(
     assert (nodes.cpus_per_worker, nodes.gpus_per_worker) == (1, 0)
     assert nodes.num_workers(num_shards=100) == actors
     assert nodes.num_workers(num_shards=2) == 2
+
+
+@pytest.mark.parametrize(
+    ("num_shards", "gigabytes", "model_gigabytes", "actors", "cores"),
+    [
+        (100, 64, 0, 8, 1),  # room for all
+        (2, 64, 0, 2, 4),  # too few shards for all cores
+        (100, 8, 0, 4, 2),  # 8 actors of 1.5 GB don't fit
+        (100, 8, 20, 1, 8),  # not even one does: it gets everything
+    ],
+)
+def test_an_actor_gets_one_core_where_shards_and_memory_allow(
+    num_shards: int, gigabytes: int, model_gigabytes: int, actors: int, cores: int
+) -> None:
+    nodes = Nodes(
+        num_cpus=8,
+        num_gpus=0,
+        resources=ResourcesConfig(),
+        sizes=(NodeSize(8, 0, gigabytes * 2.0**30),),
+        model_bytes=model_gigabytes * 2**30,
+    ).for_shards(num_shards)
+    assert (nodes.num_workers(num_shards), nodes.cpus_per_worker) == (actors, cores)
+
+
+def test_the_setting_stands_whatever_the_shards() -> None:
+    nodes = Nodes(num_cpus=8, num_gpus=0, resources=ResourcesConfig(cpus_per_worker=3))
+    assert nodes.for_shards(1).cpus_per_worker == 3
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "setting", "workers", "cores"),
+    [(0, None, None, 8), (0, None, 4, 2), (0, 3, 1, 3), (2, None, None, 2), (0, 6, 2, 4)],
+)
+def test_training_workers_share_the_machine(
+    num_gpus: int, setting: int | None, workers: int | None, cores: int
+) -> None:
+    resources = ResourcesConfig(cpus_per_worker=setting, train_workers=workers)
+    nodes = Nodes(num_cpus=8, num_gpus=num_gpus, resources=resources)
+    assert nodes.cpus_per_train_worker == cores
+
+
+def test_what_there_is_in_words() -> None:
+    nodes = Nodes(num_cpus=8, num_gpus=1, resources=ResourcesConfig())
+    assert nodes.in_words() == "cuda (1 node, 8 cores, 1 GPU)"

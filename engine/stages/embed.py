@@ -30,26 +30,22 @@ VERSION = 1
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
     """The embedder by content, what it sees of a row, and its precision."""
     return {
-        "model": source(config).identity(run),
+        "model": models.embedder_source(config).identity(run),
         "max_tokens": config.embed.max_tokens,
         "dtype": config.embed.dtype,
     }
 
 
-def source(config: Config) -> ModelSource:
-    """The configured embedder."""
-    return ModelSource("embed.model", config.embed.model, config.embed.revision)
-
-
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Embed every shard on the actor pool."""
     config = step.config
+    nodes = nodes.for_shards(len(step.shards()))
     return map_shards(
         step,
         nodes,
         EmbedWorker,
         {
-            "source": source(config),
+            "source": models.embedder_source(config),
             "dtype": config.embed.dtype,
             "device": nodes.device,
             "max_tokens": config.embed.max_tokens,

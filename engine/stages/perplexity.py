@@ -40,6 +40,7 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Score every shard on the actor pool."""
     config = step.config
+    nodes = nodes.for_shards(len(step.shards()))
     trained = step.run.path / step.proxy_input(FINETUNE, step.epoch)
     return map_shards(
         step,
