@@ -79,7 +79,7 @@ def walk(folder: str, num_rows: int) -> None:
             "embed": {"model": f"{folder}/embedder", "max_tokens": 64},
             "proxy": {"model": f"{folder}/proxy", "name": "tiny"},
             "finetune": {"learning_rate": 1e-3, "batch_size": 1024},
-            "resources": {"address": "local", "micro_batch_rows": 128, "embed_batch_rows": 256},
+            "resources": {"address": "local", "embed_batch_rows": 256},
         }
     )
     by_stage = {"the start": peak_memory_mb()}

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from benchmarks import harness, runs
-from engine import models, pipeline, schema
+from engine import models, pipeline
 from engine.stages import embed
-from engine.step import POOL, Step
+from engine.step import Step
 
 LIBRARY_BATCH_ROWS = 32
 
@@ -29,12 +29,12 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        step = runs.with_pool(Path(folder), "embed", options.shard_rows)
+        step = runs.with_pool(Path(folder), options.shard_rows)["embed"]
         shards = step.shards()[: max(1, options.rows // options.shard_rows)]
-        start = time.perf_counter()
-        texts = _texts(step, shards)
-        micros = (time.perf_counter() - start) / len(texts) * 1e6
         worker = _worker(step, options.device)
+        start = time.perf_counter()
+        texts = [text for shard in shards for text in worker.read(step, shard)[2]]
+        micros = (time.perf_counter() - start) / len(texts) * 1e6
         timings = harness.alternate(
             lambda: [worker(step, worker.read(step, shard)) for shard in shards],
             lambda: worker.embedder.encode(
@@ -61,16 +61,6 @@ def _worker(step: Step, device: str) -> embed.EmbedWorker:
         batch_rows=config.resources.embed_batch_rows or LIBRARY_BATCH_ROWS,
         num_threads=len(os.sched_getaffinity(0)),
     )
-
-
-def _texts(step: Step, shards: list[str]) -> list[str]:
-    """What the worker embeds, read and built as it does."""
-    texts: list[str] = []
-    for shard in shards:
-        pool = step.read(POOL, shard, ["id", "turns", "flag"])
-        rows = zip(pool["turns"].to_pylist(), pool["flag"].to_pylist(), strict=True)
-        texts += [embed.text_of(turns) for turns, flag in rows if flag == schema.OK]
-    return texts
 
 
 if __name__ == "__main__":

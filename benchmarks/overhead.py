@@ -13,20 +13,18 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import ray.cloudpickle
 
 import benchmarks.overhead as own_module
-from benchmarks.harness import Row, limit, pool_path, publish
-from engine import nodes, pipeline
-from engine.config import Config, ResourcesConfig
+from benchmarks import runs
+from benchmarks.harness import Row, limit, publish, times_as_fast
+from engine import nodes
+from engine.config import ResourcesConfig
 from engine.mapping import map_shards
 from engine.models import proxy_source
-from engine.rundir import RunDir
-from engine.stages import pool
 from engine.stages.perplexity import PerplexityWorker
 from engine.stages.tokens import TokenWorker
 from engine.step import Step
@@ -51,27 +49,13 @@ class Stamped(PerplexityWorker):
 
 def prepared(folder: Path, num_rows: int) -> Step:
     """A run directory up to its tokens, and the step that scores it."""
-    config = Config.from_tree(
-        {"pool": {"paths": [str(first_rows(folder, num_rows))], "shard_rows": SHARD_ROWS}}
-    )
-    config = pipeline.resolve(config, "cpu")
-    run = RunDir(folder / "run")
-    steps = {step.stage: step for step in reversed(pipeline.plan(config, run))}
-    alone = nodes.Nodes(num_cpus=1, num_gpus=0, resources=config.resources)
-    pool.run(steps["pool"], alone)
-    worker = TokenWorker(proxy_source(config), config.proxy.template, config.proxy.max_tokens)
+    steps = runs.with_pool(folder, SHARD_ROWS, num_rows)
     step = steps["tokens"]
+    config = step.config
+    worker = TokenWorker(proxy_source(config), config.proxy.template, config.proxy.max_tokens)
     for shard in step.shards():
         step.commit(shard, worker(step, worker.read(step, shard)).table)
     return steps["perplexity"]
-
-
-def first_rows(folder: Path, num: int) -> Path:
-    """A pool of the first `num` lines."""
-    path = folder / "pool.jsonl"
-    with pool_path().open(encoding="utf-8") as source, path.open("w", encoding="utf-8") as file:
-        file.writelines(islice(source, num))
-    return path
 
 
 def settings_of(step: Step, num_threads: int) -> dict[str, Any]:
@@ -121,42 +105,27 @@ def compare(step: Step) -> list[Row]:
         for name in list(arms)[:: 1 if turn % 2 == 0 else -1]:
             shutil.rmtree(step.run.path / step.folder, ignore_errors=True)
             found[name].append(arms[name]())
+    work = {name: [seconds for seconds, _ in runs] for name, runs in found.items()}
     starts = statistics.median(start for _, start in found["one"])
+    plain_loop = "the same worker in a plain loop of two threads"
     return [
-        _share(
-            "Ray pipeline as it is laid out by itself: one-thread actors",
-            "the same worker in a plain loop of two threads",
-            0.9,
-            found,
-            "plain",
-            "two",
-        ),
-        _share("one actor of two threads", "the plain loop", None, found, "plain", "one"),
-        _share("two actors with one thread", "one actor with two", 0.95, found, "one", "two"),
+        _row("Ray pipeline as it lays itself out: one-thread actors", plain_loop, 0.9, work, "two"),
+        _row("one actor of two threads", plain_loop, None, work, "one"),
+        _row("two actors with one thread", "one actor with two", 0.95, work, "two", "one"),
         limit("start-up of the actor pool, in no other row", "", f"{starts:.1f} s", None),
     ]
 
 
-def _share(
+def _row(
     what: str,
     against: str,
     aim: float | None,
-    found: dict[str, list[tuple[float, float]]],
-    base: str,
+    work: dict[str, list[float]],
     arm: str,
+    base: str = "plain",
 ) -> Row:
-    """Speed of `arm` as a part of `base`'s: the median over the rounds."""
-    shares = [b[0] / a[0] for b, a in zip(found[base], found[arm], strict=True)]
-    median = statistics.median(shares)
-    seconds = statistics.median(work for work, _ in found[arm])
-    return Row(
-        what,
-        against,
-        f"≥ {aim}" if aim else "",
-        f"{median:.2f} ({min(shares):.2f} to {max(shares):.2f}); {seconds:.0f} s of work",
-        median >= aim if aim else None,
-        {"shares": shares, "seconds_of_work_and_start": found},
-    )
+    beside = f"{statistics.median(work[arm]):.0f} s of work"
+    return times_as_fast(what, against, aim, (work[arm], work[base]), beside)
 
 
 def main() -> None:

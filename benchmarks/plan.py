@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.harness import Row, limit, pool_path, publish
+from benchmarks.harness import Row, first_lines, limit, publish
 from engine import pipeline
 from engine.config import Config
 from engine.estimate import Estimate, estimate, table
@@ -31,7 +30,7 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=1000, help="rows of the pool; 0 for all")
     num_rows = options.parse_args().rows
     with TemporaryDirectory(prefix="poolscore-bench-") as folder:
-        pool = _first_rows(pool_path(), num_rows, Path(folder) / "pool.jsonl")
+        pool = first_lines(Path(folder), num_rows)
         config = Config(pool={"paths": [str(pool)]})  # type: ignore[arg-type]
         found = estimate(config)
         print(table(found), flush=True)
@@ -39,14 +38,6 @@ def main() -> None:
         pipeline.run(config, Path(folder) / "run")
         seconds = time.perf_counter() - began
         publish("plan", _compare(found, open_run(Path(folder) / "run"), seconds))
-
-
-def _first_rows(source: Path, num_rows: int, target: Path) -> Path:
-    if not num_rows:
-        return source
-    with source.open("rb") as lines:
-        target.write_bytes(b"".join(islice(lines, num_rows)))
-    return target
 
 
 def _compare(found: Estimate, run: Run, seconds: float) -> list[Row]:

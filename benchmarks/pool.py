@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.harness import Row, alternate, limit, peak_memory_mb, publish
+from benchmarks.harness import Row, alternate, limit, peak_memory_mb, publish, ratio
 from engine.config import Config, ResourcesConfig
 from engine.nodes import Nodes, session
 from engine.rundir import RunDir
@@ -64,14 +63,10 @@ def measure(folder: Path, num_rows: int, pairs: int | None) -> list[Row]:
         )
     for file in (one / POOL).iterdir():
         assert file.read_bytes() == (many / POOL / file.name).read_bytes(), file.name
-    many_rate, one_rate = (num_rows / statistics.median(t.seconds for t in a) for a in timings)
-    ratios = [alone.seconds / shared.seconds for shared, alone in zip(*timings, strict=True)]
-    spread = f"{statistics.median(ratios):.2f}× ({min(ratios):.2f} to {max(ratios):.2f})"
     sizes = {"rows": num_rows, "megabytes": path.stat().st_size / 2**20}
-    on_all = f"{many_rate:,.0f} rows/s, {spread}"
+    what = f"ingest on {nodes.num_cpus} cores"
     return [
-        limit("ingest in one process", "", f"{one_rate:,.0f} rows/s", None, **sizes),
-        limit(f"ingest on {nodes.num_cpus} cores", "", on_all, None, ratios=ratios, **sizes),
+        ratio(what, "in one process", None, timings, num_rows, "rows", **sizes),
         limit("start of Ray", "", f"{ray_seconds:.1f} s", None),
         limit("peak memory of the driver", "", f"{peak_memory_mb():,.0f} MB", None),
     ]

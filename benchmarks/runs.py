@@ -13,10 +13,17 @@ from engine.stages import pool
 from engine.step import Step
 
 
-def with_pool(folder: Path, stage: str, shard_rows: int) -> Step:
-    """Write the benchmark's pool under `folder` in shards; returns the step of a later stage."""
-    tree = {"pool": {"paths": [str(harness.pool_path())], "shard_rows": shard_rows}}
-    config = pipeline.resolve(Config.from_tree(tree), "cpu")
-    steps = {step.stage: step for step in pipeline.plan(config, RunDir(folder))}
+def with_pool(folder: Path, shard_rows: int, num_rows: int = 0) -> dict[str, Step]:
+    """Write the benchmark's pool under `folder` in shards; returns each stage's first step.
+
+    Args:
+        folder: an empty one.
+        shard_rows: rows per shard.
+        num_rows: how many of the pool's first lines; 0 for all.
+    """
+    paths = [str(harness.first_lines(folder, num_rows))]
+    config = Config.from_tree({"pool": {"paths": paths, "shard_rows": shard_rows}})
+    config = pipeline.resolve(config, "cpu")
+    steps = {step.stage: step for step in reversed(pipeline.plan(config, RunDir(folder / "run")))}
     pool.run(steps["pool"], Nodes(num_cpus=1, num_gpus=0, resources=config.resources))
-    return steps[stage]
+    return steps

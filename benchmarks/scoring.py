@@ -18,7 +18,7 @@ from benchmarks import reference, rows
 from benchmarks.harness import Row, alternate, limit, peak_bytes_above, publish, ratio, timed
 from engine.maths.flops import Shape, forward_flops
 from engine.maths.learning import lp_app
-from engine.maths.loss import TokenNLL
+from engine.maths.loss import TokenNLL, padded_batch
 from engine.maths.ragged import Ragged
 from engine.pipeline import default_batch
 from engine.scoring import Scorer
@@ -103,10 +103,7 @@ def train(model: Any, ids: Ragged, scored: Ragged) -> None:
     nll = TokenNLL(model).train()
     optimizer = torch.optim.AdamW(nll.parameters(), lr=LEARNING_RATE)
     for part in np.array_split(np.argsort(ids.lengths), TRAINING_STEPS):
-        at = scored.take(part)
-        which = np.repeat(np.arange(len(part)), at.lengths)
-        arrays = (ids.take(part).pad(0), which, at.values.astype(np.int64))
-        nll(*map(torch.from_numpy, arrays)).mean().backward()
+        nll(*padded_batch(ids.take(part), scored.take(part), "cpu")).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
     model.eval()

@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     models.use_tokenizer_threads(CORES)
     with tempfile.TemporaryDirectory() as folder:
-        step = runs.with_pool(Path(folder), "tokens", options.shard_rows)
+        step = runs.with_pool(Path(folder), options.shard_rows)["tokens"]
         texts = _texts(step)
         backend: Any = models.load_tokenizer(_source(step)).backend_tokenizer
         spawn = get_context("spawn")

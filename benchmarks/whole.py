@@ -17,8 +17,7 @@ from sklearn.cluster import KMeans
 
 import engine
 from benchmarks import finetune, reference, rows
-from benchmarks.harness import Row, limit, publish
-from benchmarks.overhead import first_rows
+from benchmarks.harness import Row, first_lines, limit, publish, times_as_fast
 from engine.config import Config
 from engine.models import ModelSource, load_embedder
 from engine.stages.embed import text_of
@@ -66,24 +65,23 @@ def compare(num_rows: int) -> list[Row]:
     for turn in range(ROUNDS):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            pool = first_rows(folder, num_rows)
+            pool = first_lines(folder, num_rows)
             if turn % 2 == 0:
                 a.append(ours(pool, folder / "run"))
                 b.append(theirs(num_rows, folder / "trainer"))
             else:
                 b.append(theirs(num_rows, folder / "trainer"))
                 a.append(ours(pool, folder / "run"))
-    ratios = [slow[0] / fast[0] for fast, slow in zip(a, b, strict=True)]
-    median = statistics.median(ratios)
     work, start = (statistics.median(one[place] for one in a) for place in (0, 1))
     return [
-        Row(
+        times_as_fast(
             f"whole run, {num_rows} rows, start-up apart",
             "the reference's steps",
-            "≥ 2.5×",
-            f"{median:.2f}× ({min(ratios):.2f} to {max(ratios):.2f}); {work:.0f} s of work",
-            median >= 2.5,
-            {"ratios": ratios, "ours_work_and_start": a, "theirs_work_and_start": b},
+            2.5,
+            ([seconds for seconds, _ in a], [seconds for seconds, _ in b]),
+            f"{work:.0f} s of work",
+            ours_work_and_start=a,
+            theirs_work_and_start=b,
         ),
         limit("start-up of all stages of that run", "", f"{start:.0f} s", None),
     ]

@@ -19,7 +19,7 @@ from engine import models, nodes, pipeline, probe, sampling
 from engine.config import Config
 from engine.errors import PoolscoreError, WorkerError
 from engine.failures import original
-from engine.maths.kmeans import num_clusters
+from engine.maths.kmeans import num_clusters, num_flops
 from engine.nodes import Nodes
 from engine.probe import Rows, Speed
 from engine.progress import duration
@@ -275,7 +275,9 @@ def _stage(step: Step, config: Config, cluster: Nodes, measured: Measured) -> St
     elif name == "cluster" and speed:
         clustered, k = _kmeans_size(config, measured)
         dimension = measured.speeds["embed"].details["dimension"]
-        flops = probe.kmeans_flops(clustered, dimension, k, config.clusters.num_iterations)
+        two_level = clustered >= config.clusters.two_level_from
+        iterations = config.clusters.num_iterations
+        flops = num_flops(clustered, dimension, k, iterations, two_level)
         seconds = start + speed.seconds * flops
         memory = speed.memory_bytes + 2 * 4 * dimension * clustered
         disk += 4 * dimension * k

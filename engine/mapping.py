@@ -59,7 +59,7 @@ class Worker(Protocol):
         """Read the shard's inputs through `step`."""
         ...
 
-    def __call__(self, step: Step, inputs: Any) -> Made:
+    def __call__(self, step: Step, inputs: Any, /) -> Made:
         """Compute a shard's result from what `read` gave."""
         ...
 

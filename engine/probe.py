@@ -180,13 +180,8 @@ def measure_kmeans(rows: int, dimension: int, k: int, num_threads: int, use_gpu:
     began = time.perf_counter()
     kmeans.kmeans(vectors, k, KMEANS_ITERATIONS, 0, num_threads, use_gpu)
     seconds = time.perf_counter() - began
-    flops = kmeans_flops(rows, dimension, k, KMEANS_ITERATIONS)
+    flops = kmeans.num_flops(rows, dimension, k, KMEANS_ITERATIONS)
     return Speed(seconds / flops, seconds, peak_memory_bytes())
-
-
-def kmeans_flops(rows: int, dimension: int, k: int, num_iterations: int) -> float:
-    """FLOPs of k-means and the final assignment: each is one product of all with all."""
-    return 2.0 * rows * k * dimension * (num_iterations + 1)
 
 
 def measure_scoring(
@@ -239,7 +234,7 @@ def measure_training(config: Config, nodes: Nodes, input_ids: Ragged, scored: Ra
 
     from engine.maths import batching
     from engine.maths.flops import Shape, forward_flops, training_flops
-    from engine.maths.loss import TokenNLL, needs_full_logits
+    from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
     from engine.stages.finetune import training_plan
     from engine.training import import_deepspeed, load_without_dropout
 
@@ -257,15 +252,11 @@ def measure_training(config: Config, nodes: Nodes, input_ids: Ragged, scored: Ra
     micros.sort(key=lambda rows: -len(rows) * int(lengths[rows].max()))
 
     def backward(index: int) -> list[float]:
-        rows = micros[index]
-        positions = scored.take(rows)
-        place = np.repeat(np.arange(len(rows)), positions.lengths)
-        arrays = (input_ids.take(rows).pad(0), place, positions.values.astype(np.int64))
+        rows, positions = input_ids.take(micros[index]), scored.take(micros[index])
 
         def work() -> None:
-            loss = nll(*(torch.from_numpy(a).to(plan.device) for a in arrays)).sum()
-            (loss / len(positions.values)).backward()
-            loss.item()  # waits for the device
+            nll(*padded_batch(rows, positions, plan.device)).mean().backward()
+            _wait(plan.device)
 
         return [_seconds(work)]
 

@@ -18,8 +18,10 @@ from engine.maths.loss import (
     MAX_SPLIT_ERROR,
     TokenNLL,
     needs_full_logits,
+    padded_batch,
     prefix_error,
     probe_rows,
+    to_device,
 )
 from engine.maths.prefix import PrefixGroup, SharedPrefix, share_prefixes, shared_prefixes
 from engine.maths.ragged import Ragged
@@ -75,7 +77,8 @@ class Scorer:
         if self.nll.full_logits or not len(rows) or rows.lengths.max() < 4:
             return
         with share_prefixes(self.nll.model) as possible:
-            tokens = self._to_device(rows[int(rows.lengths.argmax())].astype(np.int64))
+            longest = rows[int(rows.lengths.argmax())].astype(np.int64)
+            tokens = to_device(longest, self.device)
             allowed = MAX_SPLIT_ERROR[self.dtype]
             self.shares_prefixes = possible and prefix_error(self.nll, tokens) <= allowed
 
@@ -111,30 +114,29 @@ class Scorer:
         self, group: PrefixGroup, rows: Ragged, scored: Ragged, counts: Counts
     ) -> tuple[SharedPrefix | None, Ragged, Ragged]:
         """A group's prefix, what is left of its rows behind it, and the positions in that."""
-        rows, scored = rows.take(group.rows), scored.take(group.rows)
+        if len(group.rows) < len(rows):
+            rows, scored = rows.take(group.rows), scored.take(group.rows)
         if not group.num_tokens:
             return None, rows, scored
         first = rows[0][: group.num_tokens].astype(np.int64)
         counts.computed_tokens += group.num_tokens
         counts.shared_tokens += group.num_tokens * (len(rows) - 1)
         positions = Ragged(scored.values - np.int32(group.num_tokens), scored.offsets)
-        prefix = self.nll.prefix(self._to_device(first))
+        prefix = self.nll.prefix(to_device(first, self.device))
         return prefix, rows.drop_first(group.num_tokens), positions
 
     def _batch(
         self, rows: Ragged, positions: Ragged, prefix: SharedPrefix | None, counts: Counts
     ) -> list[torch.Tensor]:
         """NLLs of a batch's scored tokens, on the device; in halves where memory is too small."""
-        input_ids = rows.pad(0)
-        which = np.repeat(np.arange(len(rows)), positions.lengths)
-        at = positions.values.astype(np.int64)
         try:
-            found = [self.nll(*map(self._to_device, (input_ids, which, at)), prefix)]
+            input_ids, row, position = padded_batch(rows, positions, self.device)
+            nll = self.nll(input_ids, row, position, prefix)
         except RuntimeError as error:
             if len(rows) == 1 or not is_out_of_memory(error):
                 raise
-            found = None  # what the failed batch holds must be gone before its halves begin
-        if found is None:
+            nll = None  # what the failed batch holds must be gone before its halves begin
+        if nll is None:
             if self.device == "cuda":
                 torch.cuda.empty_cache()
             counts.halved_batches += 1
@@ -144,16 +146,10 @@ class Scorer:
                 for half in halves
                 for nll in self._batch(rows.take(half), positions.take(half), prefix, counts)
             ]
-        counts.computed_tokens += input_ids.size
-        counts.head_rows += len(at) if not self.nll.full_logits else input_ids.size
-        return found
-
-    def _to_device(self, array: npt.NDArray[np.int64]) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        if self.device != "cuda":
-            return tensor.to(self.device)
-        # From pageable memory the copy would wait until the batch before it is done.
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        padded = len(rows) * int(rows.lengths.max())
+        counts.computed_tokens += padded
+        counts.head_rows += len(positions.values) if not self.nll.full_logits else padded
+        return [nll]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -29,7 +29,7 @@ from engine import models, schema
 from engine.config import FinetuneConfig
 from engine.errors import WorkerError
 from engine.maths import batching
-from engine.maths.loss import TokenNLL, needs_full_logits
+from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
 from engine.maths.memory import Model, choose_zero_stage, needs_checkpointing
 from engine.maths.ragged import Ragged
 
@@ -158,10 +158,8 @@ class Trainer:
 
     def _nll(self, nll: nn.Module, batch: npt.NDArray[np.int64], device: str) -> torch.Tensor:
         """float32[scored tokens of the batch]"""
-        scored = self.rows.scored.take(batch)
-        rows = np.repeat(np.arange(len(batch)), scored.lengths)
-        arrays = (self.rows.input_ids.take(batch).pad(0), rows, scored.values.astype(np.int64))
-        return nll(*(torch.from_numpy(a).to(device) for a in arrays))
+        rows, scored = self.rows.input_ids.take(batch), self.rows.scored.take(batch)
+        return nll(*padded_batch(rows, scored, device))
 
     def _grad_norm(self) -> float | None:
         norm = self.engine.get_global_grad_norm()  # unknown to DeepSpeed without ZeRO in float32

@@ -8,8 +8,6 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from benchmarks import harness
 from benchmarks.gpu import shapes
@@ -79,18 +77,3 @@ def score_rows(
     """Mean NLL of every row, float64[n], by the engine's own scorer."""
     scorer = Scorer(nll, device, "bfloat16", batch_tokens)
     return scorer(rows.input_ids, rows.scored).nll_sum / rows.scored.lengths
-
-
-def batch_tensors(rows: Rows, batch: npt.NDArray[np.int64], device: str) -> list[Tensor]:
-    """Padded ids, and row and position of every scored token, int64."""
-    scored = rows.scored.take(batch)
-    arrays = (
-        rows.input_ids.take(batch).pad(0),
-        np.repeat(np.arange(len(batch)), scored.lengths),
-        scored.values.astype(np.int64),
-    )
-    tensors = [torch.from_numpy(array) for array in arrays]
-    if device == "cpu":
-        return tensors
-    # From pageable memory the copy would wait until the batch before it is done.
-    return [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from benchmarks import harness
 from benchmarks.gpu import shapes
 from benchmarks.gpu.ground import Ground, Work, gigabytes
-from benchmarks.gpu.scoring import batch_tensors
 from benchmarks.gpu.shapes import Rows, Shape
 from benchmarks.harness import Row
 from engine.maths import flops
 from engine.maths.batching import length_sorted_batches
-from engine.maths.loss import TokenNLL
+from engine.maths.loss import TokenNLL, padded_batch
 
 BUDGETS, BUDGET = (4_096, 8_192, 16_384, 32_768), 16_384
 """Padded tokens per micro-batch: what `--sweep` tries, and what is measured without it. A step has
@@ -95,7 +94,8 @@ def train_steps(
         step = rows.part(start, start + STEP_ROWS)
         total = torch.zeros((), device=device)
         for micro in length_sorted_batches(step.lengths, budget):
-            loss = nll(*batch_tensors(step, micro, device)).sum() / step.num_scored
+            batch = step.input_ids.take(micro), step.scored.take(micro)
+            loss = nll(*padded_batch(*batch, device)).sum() / step.num_scored
             loss.backward()
             total += loss.detach()
         weights.step()

@@ -18,13 +18,12 @@ Vectors = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 T = TypeVar("T")
 
-CELL_SAMPLE = 256
-"""Vectors per cell that level 1 is trained on: what faiss takes, as more hardly moves a centroid.
-Level 1 then costs the same share at every size."""
-NEIGHBOURS = 8
-"""Cells, its own among them, in which a vector may find its centroid."""
-REFINEMENTS = 4
-"""Iterations of Lloyd's algorithm over the borders of the cells."""
+PROBES = 8
+"""Cells of centroids in which a vector looks for its nearest one."""
+CELL_ITERATIONS = 10
+"""Iterations of k-means over the centroids, which makes the cells."""
+BLOCK = 16_384
+"""Vectors that are copied at a time."""
 
 
 class Clustering(NamedTuple):
@@ -47,6 +46,18 @@ def num_clusters(num_rows: int, rows_per_cluster: int, wanted: int | None = None
     """`wanted`, or one cluster per `rows_per_cluster` rows; never more than rows, at least 1."""
     aim = wanted or (num_rows + rows_per_cluster // 2) // rows_per_cluster
     return max(1, min(aim, num_rows))
+
+
+def num_flops(
+    num_rows: int, dimension: int, k: int, num_iterations: int, two_level: bool = False
+) -> float:
+    """FLOPs of `kmeans` or `two_level_kmeans` and their last assignment; multiplications count."""
+    if not two_level:
+        return 2.0 * num_rows * k * dimension * (num_iterations + 1)
+    cells = math.isqrt(k)
+    making = k * cells * CELL_ITERATIONS
+    probing = num_rows * (cells + min(PROBES, cells) * k / cells)
+    return 2.0 * dimension * (making + probing) * (num_iterations + 1)
 
 
 def kmeans(
@@ -73,7 +84,8 @@ def kmeans(
     faiss = _Faiss(num_threads, use_gpu)
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     centroids = faiss.train(vectors, k, num_iterations, seed)
-    return _clustering(centroids, *faiss.nearest(vectors, centroids))
+    squared, nearest = faiss.nearest(vectors, centroids)
+    return _clustering(centroids, squared[:, 0], nearest[:, 0])
 
 
 def two_level_kmeans(
@@ -84,60 +96,64 @@ def two_level_kmeans(
     num_threads: int,
     use_gpu: bool = False,
 ) -> Clustering:
-    """k-means inside each of about √k cells, then a few iterations across the cells' borders.
+    """Lloyd's algorithm in which a vector looks for its centroid in the nearest cells only.
 
-    Level 1 cuts the space into ⌊√k⌋ cells, trained on a seeded sample; level 2 runs `kmeans` inside
-    each, with clusters in proportion to its vectors. That leaves clusters that end where a cell
-    does, so Lloyd's algorithm goes on for `REFINEMENTS` iterations in which a vector may move to
-    any centroid of the `NEIGHBOURS` cells around its own, and ends with one such assignment. An
-    iteration costs 2·n·√k·dimension, or `NEIGHBOURS` times that: n^1.5 in all where k grows with n.
+    In each iteration the centroids themselves are cut into ⌊√k⌋ cells by k-means. A vector is then
+    compared with the cells, with the centroids of the `PROBES` nearest ones, and with the centroid
+    it had, so that the inertia never grows. An iteration costs about 2·n·√k·dimension·(1 +
+    `PROBES`): n^1.5 where k grows with n, against the square of the flat way.
 
     Arguments and result are those of `kmeans`; a cluster may be empty where vectors are equal.
     """
     faiss = _Faiss(num_threads, use_gpu)
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    cells = faiss.train(vectors, math.isqrt(k), num_iterations, seed, CELL_SAMPLE)
-    rows = _groups(faiss.nearest(vectors, cells)[1], len(cells))
-    cells, rows = cells[[len(r) > 0 for r in rows]], [r for r in rows if len(r)]
-    share = shares(np.array([len(r) for r in rows]), k)
-
-    def train(cell: int) -> Vectors:
-        return faiss.train(vectors[rows[cell]], int(share[cell]), num_iterations, seed)
-
-    centroids = np.concatenate(faiss.each(train, len(cells)))
-    owned: list[Ints] = np.split(np.arange(k), np.cumsum(share)[:-1])
-    near: list[list[int]] = _neighbours(cells).tolist()
-    reach = [np.concatenate([owned[cell] for cell in around]) for around in near]
-
-    def assign() -> tuple[npt.NDArray[np.float32], Ints]:
-        squared, nearest = np.empty(len(vectors), np.float32), np.empty(len(vectors), np.int64)
-
-        def one(cell: int) -> None:
-            apart, place = faiss.nearest(vectors[rows[cell]], centroids[reach[cell]])
-            squared[rows[cell]], nearest[rows[cell]] = apart, reach[cell][place]
-
-        faiss.each(one, len(cells))
-        return squared, nearest
-
-    for _ in range(REFINEMENTS):
-        centroids = means(vectors, assign()[1], centroids)
-    return _clustering(centroids, *assign())
+    first = np.random.default_rng(seed).choice(len(vectors), k, replace=False)
+    centroids = vectors[np.sort(first)]
+    squared, nearest = _probed(faiss, vectors, centroids, None, seed)
+    for _ in range(num_iterations):
+        centroids = means(vectors, nearest, centroids)
+        squared, nearest = _probed(faiss, vectors, centroids, nearest, seed)
+    return _clustering(centroids, squared, nearest)
 
 
-def shares(sizes: Ints, k: int) -> Ints:
-    """Clusters for each cell: one, and the rest in proportion to its further vectors.
+def _probed(
+    faiss: _Faiss, vectors: Vectors, centroids: Vectors, before: Ints | None, seed: int
+) -> tuple[npt.NDArray[np.float32], Ints]:
+    """Squared distance to the nearest centroid that is looked at, float32[n], and which, int64[n].
 
     Args:
-        sizes: int64[cells], vectors of each cell, at least 1.
-        k: clusters in all, between the number of cells and of vectors.
-
-    Returns:
-        int64[cells] of sum k, each between 1 and its size; largest remainders, the first of equals.
+        faiss: does the work.
+        vectors: float32[n, dimension].
+        centroids: float32[k, dimension].
+        before: int64[n], a centroid of each vector to look at in any case.
+        seed: of the k-means that makes the cells.
     """
-    further, left = sizes - 1, k - len(sizes)
-    whole, rest = np.divmod(left * further, max(1, int(further.sum())))
-    whole[np.argsort(-rest, kind="stable")[: left - int(whole.sum())]] += 1
-    return whole + 1
+    num_cells = math.isqrt(len(centroids))
+    probes = min(PROBES, num_cells)
+    cells = faiss.train(centroids, num_cells, CELL_ITERATIONS, seed)
+    owned = _groups(faiss.nearest(centroids, cells)[1][:, 0], num_cells)
+    # Places in the tables [n, probes] below, by the cell that is looked into.
+    wanted = _groups(faiss.nearest(vectors, cells, probes)[1].ravel(), num_cells)
+    squared = np.full((len(vectors), probes + 1), np.inf, dtype=np.float32)
+    nearest = np.zeros((len(vectors), probes + 1), dtype=np.int64)
+
+    def look_into(cell: int) -> None:
+        for start in range(0, len(wanted[cell]) if len(owned[cell]) else 0, BLOCK):
+            row, probe = np.divmod(wanted[cell][start : start + BLOCK], probes)
+            apart, place = faiss.nearest(vectors[row], centroids[owned[cell]])
+            squared[row, probe], nearest[row, probe] = apart[:, 0], owned[cell][place[:, 0]]
+
+    def look_back(block: int) -> None:
+        rows = slice(block * BLOCK, (block + 1) * BLOCK)
+        apart = vectors[rows] - centroids[nearest[rows, -1]]
+        squared[rows, -1] = np.einsum("ij,ij->i", apart, apart)
+
+    faiss.each(look_into, num_cells)
+    if before is not None:
+        nearest[:, -1] = before
+        faiss.each(look_back, math.ceil(len(vectors) / BLOCK))
+    row, best = np.arange(len(vectors)), squared.argmin(axis=1)
+    return squared[row, best], nearest[row, best]
 
 
 def means(vectors: Vectors, cluster: Ints, before: Vectors) -> Vectors:
@@ -155,14 +171,6 @@ def _groups(label: Ints, count: int) -> list[Ints]:
     return np.split(np.argsort(label, kind="stable"), ends[:-1])
 
 
-def _neighbours(cells: Vectors) -> Ints:
-    """int64[cells, at most `NEIGHBOURS`]: each cell itself, then the nearest others."""
-    norm = np.square(cells).sum(axis=1)
-    apart = norm[:, None] + norm - 2 * cells @ cells.T
-    np.fill_diagonal(apart, -np.inf)  # itself first, also among cells that are equal
-    return np.argsort(apart, axis=1, kind="stable")[:, :NEIGHBOURS]
-
-
 def _clustering(centroids: Vectors, squared: npt.NDArray[np.float32], nearest: Ints) -> Clustering:
     # Rounding may leave a vector that is its own centroid at a tiny negative squared distance.
     return Clustering(centroids, nearest.astype(np.int32), np.sqrt(np.maximum(squared, 0.0)))
@@ -178,30 +186,25 @@ class _Faiss:
         # Scratch memory of the GPU, 1.5 GB: shared by all indexes.
         self.gpu = self.faiss.StandardGpuResources() if use_gpu else None
 
-    def train(
-        self,
-        vectors: Vectors,
-        k: int,
-        num_iterations: int,
-        seed: int,
-        per_centroid: int | None = None,
-    ) -> Vectors:
-        """float32[k, dimension] centroids of all vectors, or of `per_centroid` times k of them."""
+    def train(self, vectors: Vectors, k: int, num_iterations: int, seed: int) -> Vectors:
+        """float32[k, dimension] centroids."""
         settings = self.faiss.ClusteringParameters()
         settings.niter, settings.seed = num_iterations, seed
         settings.min_points_per_centroid = 1
         # faiss would train on 256 vectors per centroid; all of them is what k-means means.
-        settings.max_points_per_centroid = per_centroid or len(vectors)
+        settings.max_points_per_centroid = len(vectors)
         training = self.faiss.Clustering(vectors.shape[1], k, settings)
         training.train(vectors, self._index(vectors.shape[1]))
         return self.faiss.vector_to_array(training.centroids).reshape(k, vectors.shape[1])
 
-    def nearest(self, vectors: Vectors, centroids: Vectors) -> tuple[npt.NDArray[np.float32], Ints]:
-        """Squared distance to the nearest centroid, float32[n], and its index, int64[n]."""
+    def nearest(
+        self, vectors: Vectors, centroids: Vectors, count: int = 1
+    ) -> tuple[npt.NDArray[np.float32], Ints]:
+        """Squared distances to the `count` nearest centroids, float32[n, count], and which ones."""
         index = self._index(vectors.shape[1])
         index.add(centroids)
-        squared, nearest = index.search(vectors, 1)
-        return squared[:, 0], nearest[:, 0]
+        squared, nearest = index.search(vectors, count)
+        return squared, nearest
 
     def each(self, work: Callable[[int], T], count: int) -> list[T]:
         """``work(0)`` to ``work(count - 1)``: a thread for each on the CPU, one by one on the GPU.

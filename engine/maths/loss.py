@@ -12,8 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from engine.maths.prefix import SharedPrefix
 from engine.maths.ragged import Ragged
@@ -29,6 +31,9 @@ CHUNK_LOGITS = {"cpu": 2**20, "cuda": 2**26}
 """Logits per chunk, whatever the vocabulary's size: 4 MB in float32 stay near a CPU's cache, 256 MB
 are enough rows for a GPU's matrix units."""
 MIN_CHUNK_ROWS = 64
+KEPT_LOGITS = 2**27
+"""Logits of a micro-batch that training keeps for the backward pass: 0.5 GB in float32, and as much
+for their gradient. Above, it goes chunk by chunk and computes each chunk's logits twice."""
 
 
 class TokenNLL(nn.Module):
@@ -70,14 +75,27 @@ class TokenNLL(nn.Module):
             return _cross_entropy(logits[rows, positions - 1], targets)
         decoded = self._decode(input_ids, prefix)
         hidden: Tensor = decoded.last_hidden_state[rows, positions - 1]  # [n, width]
+        return self._through_head(hidden, targets)
+
+    def _through_head(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """NLL of the targets, float32[n], without the logits of all n at once."""
         head = cast("nn.Module", self.model.get_output_embeddings())
-        if torch.is_grad_enabled():
-            return _cross_entropy(head(hidden), targets)
         config: Any = self.model.config
-        chunk = CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cpu"])
-        size = max(MIN_CHUNK_ROWS, chunk // config.get_text_config().vocab_size)
+        vocabulary = config.get_text_config().vocab_size
+        kept = torch.is_grad_enabled()  # for the backward pass
+        if kept and len(hidden) * vocabulary <= KEPT_LOGITS:
+            return _cross_entropy(head(hidden), targets)
+
+        def work(h: Tensor, t: Tensor) -> Tensor:
+            return _cross_entropy(head(h), t)
+
+        def work_twice(h: Tensor, t: Tensor) -> Tensor:
+            return cast("Tensor", checkpoint(work, h, t, use_reentrant=False))
+
+        most = KEPT_LOGITS if kept else CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cpu"])
+        size = max(MIN_CHUNK_ROWS, most // vocabulary)
         chunks = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
-        return torch.cat([_cross_entropy(head(h), t) for h, t in chunks])
+        return torch.cat([(work_twice if kept else work)(h, t) for h, t in chunks])
 
     def prefix(self, tokens: Tensor) -> SharedPrefix:
         """Keys and values of tokens that many rows begin with; needs `prefix.share_prefixes`.
@@ -103,6 +121,30 @@ class TokenNLL(nn.Module):
             use_cache=False,
             shared_prefix=prefix,
         )
+
+
+def padded_batch(rows: Ragged, scored: Ragged, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """What `TokenNLL` takes of a batch, on the device.
+
+    Args:
+        rows: token ids.
+        scored: scored positions of each row.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        Token ids int64[batch, longest], and int64[n] row and position of each scored token.
+    """
+    which = np.repeat(np.arange(len(rows)), scored.lengths)
+    positions = scored.values.astype(np.int64)
+    input_ids, row, position = (to_device(a, device) for a in (rows.pad(0), which, positions))
+    return input_ids, row, position
+
+
+def to_device(array: npt.NDArray[np.int64], device: str) -> Tensor:
+    """A tensor on the device; on GPUs the copy runs beside what was begun before."""
+    tensor = torch.as_tensor(array)
+    # From pageable memory the copy would wait until the batch before it is done.
+    return tensor if device == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ from engine import schema
 from engine.config import Config
 from engine.errors import ConfigError
 from engine.failures import for_people
-from engine.mapping import peak_memory_bytes
 from engine.maths import kmeans
 from engine.nodes import Nodes
+from engine.parallel import peak_memory_bytes
 from engine.rundir import RunDir
 from engine.step import CENTROIDS_FILE, EMBED, Outcome, Step
 

@@ -23,8 +23,8 @@ from engine.columns import equals, to_ragged
 from engine.config import Config
 from engine.errors import ConfigError
 from engine.failures import for_people
-from engine.mapping import peak_memory_bytes
 from engine.nodes import Nodes
+from engine.parallel import peak_memory_bytes
 from engine.progress import Progress
 from engine.rundir import RunDir
 from engine.step import FINETUNE, POOL, STEPS_FILE, TOKENS, Outcome, Step

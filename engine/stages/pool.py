@@ -32,6 +32,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine import formats, readers, schema
+from engine.columns import id_bits
 from engine.config import Config, PoolConfig
 from engine.errors import PoolError
 from engine.failures import for_people
@@ -307,8 +308,7 @@ def _shards(parts: list[Part], config: PoolConfig) -> list[Shard]:
     ids: list[npt.NDArray[np.uint64]] = []
     sizes: list[npt.NDArray[np.int64]] = []
     for table in map(Part.open_rows, parts):
-        digests = bytes.fromhex("".join(table["id"].to_pylist()))
-        ids.append(np.frombuffer(digests, np.uint64).reshape(-1, 2))
+        ids.append(id_bits(table["id"]))
         sizes.append(np.asarray(pc.call_function("binary_length", [table["raw"]])))
     again = duplicates(np.concatenate(ids))
     bounds = shard_bounds(np.concatenate(sizes), config.shard_rows, config.shard_bytes)

@@ -24,8 +24,8 @@ from markupsafe import Markup
 from engine import charts, rundir, schema
 from engine.charts import Labels, Mark
 from engine.config import Config
-from engine.mapping import peak_memory_bytes
 from engine.nodes import Nodes
+from engine.parallel import peak_memory_bytes
 from engine.progress import duration
 from engine.rundir import Record, RunDir
 from engine.step import (

@@ -17,10 +17,10 @@ import pyarrow as pa
 from engine import schema
 from engine.columns import counts, equals, ranking_keys, replaced
 from engine.config import Config
-from engine.mapping import peak_memory_bytes
 from engine.maths import learning
 from engine.maths.ranking import Keys, rank_in_cluster
 from engine.nodes import Nodes
+from engine.parallel import peak_memory_bytes
 from engine.progress import Progress
 from engine.rundir import RunDir
 from engine.step import CLUSTER, PERPLEXITY, POOL, TOKENS, Outcome, Step

@@ -22,10 +22,10 @@ from engine import schema
 from engine.columns import equals, ranking_keys
 from engine.config import Config, SelectConfig
 from engine.errors import ConfigError
-from engine.mapping import peak_memory_bytes
 from engine.maths import ranking
 from engine.maths.ranking import Keys
 from engine.nodes import Nodes
+from engine.parallel import peak_memory_bytes
 from engine.rundir import RunDir
 from engine.step import POOL, SCORE, SELECTED_JSONL, SELECTED_PARQUET, Outcome, Step
 from engine.threads import in_order

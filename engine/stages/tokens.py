@@ -82,8 +82,7 @@ class TokenWorker:
         """See `mapping.Worker`."""
         return step.read(POOL, shard, ["id", "turns", "flag"])
 
-    def __call__(self, step: Step, inputs: pa.Table) -> Made:
-        pool = inputs
+    def __call__(self, step: Step, pool: pa.Table) -> Made:
         flags = pool["flag"].to_pylist()
         conversations = [
             [(turn["role"], turn["content"]) for turn in turns]

@@ -8,8 +8,6 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engine.maths import kmeans
 from engine.maths.kmeans import Clustering
@@ -150,6 +148,15 @@ def test_the_seed_decides_alone_in_two_levels(process: ProcessPoolExecutor) -> N
     assert (cluster(process, topics(1000), 50, seed=8, **ways).cluster != first.cluster).any()
 
 
+def test_every_iteration_in_two_levels_is_an_improvement(process: ProcessPoolExecutor) -> None:
+    found = [
+        cluster(process, topics(1000), 200, num_iterations=n, way=kmeans.two_level_kmeans).inertia
+        for n in range(6)
+    ]
+    assert found == sorted(found, reverse=True)
+    assert found[-1] < found[0]
+
+
 def test_two_threads_find_what_one_finds(process: ProcessPoolExecutor) -> None:
     one, two = (
         cluster(process, topics(1000), 50, way=kmeans.two_level_kmeans, num_threads=n)
@@ -168,24 +175,6 @@ def test_equal_vectors(
     assert found.centroids.shape == (k, 2)
     assert set(found.cluster.tolist()) <= set(range(k))
     np.testing.assert_allclose(found.distance, 0.0, atol=1e-2)
-
-
-def test_shares_by_hand() -> None:
-    # One each; the 6 left over 9 + 4 + 0 further vectors are 4.15, 1.85 and 0.
-    assert kmeans.shares(np.array([10, 5, 1]), 9).tolist() == [5, 3, 1]
-    assert kmeans.shares(np.array([2, 2, 2]), 4).tolist() == [2, 1, 1]  # the first of equals
-    assert kmeans.shares(np.array([1, 1]), 2).tolist() == [1, 1]
-
-
-@given(st.lists(st.integers(1, 1000), min_size=1, max_size=50), st.data())
-def test_shares_are_exact_and_possible(sizes: list[int], data: st.DataObject) -> None:
-    k = data.draw(st.integers(len(sizes), sum(sizes)))
-    share = kmeans.shares(np.array(sizes), k)
-    assert share.sum() == k
-    assert (share >= 1).all()
-    assert (share <= sizes).all()
-    fair = 1 + (np.array(sizes) - 1) * (k - len(sizes)) / max(1, sum(sizes) - len(sizes))
-    assert (abs(share - fair) < 1).all()
 
 
 def test_means_of_clusters() -> None:
@@ -218,3 +207,11 @@ def test_number_of_clusters(
     num_rows: int, rows_per_cluster: int, wanted: int | None, expected: int
 ) -> None:
     assert kmeans.num_clusters(num_rows, rows_per_cluster, wanted) == expected
+
+
+def test_flops_by_hand() -> None:
+    assert kmeans.num_flops(1000, 4, 10, 2) == 2 * 1000 * 10 * 4 * 3
+    # 3 cells of 10 centroids, made in 10 iterations; all cells are probed. Two iterations and the
+    # last assignment.
+    two_level = kmeans.num_flops(1000, 4, 10, 2, two_level=True)
+    assert two_level == pytest.approx(2 * 4 * (10 * 3 * 10 + 1000 * (3 + 10)) * 3)

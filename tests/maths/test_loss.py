@@ -266,8 +266,13 @@ def test_a_vocabulary_larger_than_a_chunk_goes_token_by_token(
 # ── training ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("kept_logits", [loss.KEPT_LOGITS, 3 * VOCABULARY])
 @every_splittable
-def test_loss_and_gradients_in_training_are_those_of_the_plain_loop(name: str) -> None:
+def test_loss_and_gradients_in_training_are_those_of_the_plain_loop(
+    name: str, kept_logits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss, "KEPT_LOGITS", kept_logits)  # the small one makes chunks of 3 tokens
+    monkeypatch.setattr(loss, "MIN_CHUNK_ROWS", 1)
     rows, scored = example()
     model = model_of(name)
     with torch.no_grad():
