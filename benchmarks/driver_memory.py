@@ -79,7 +79,12 @@ def walk(folder: str, num_rows: int) -> None:
             "embed": {"model": f"{folder}/embedder", "max_tokens": 64},
             "proxy": {"model": f"{folder}/proxy", "name": "tiny"},
             "finetune": {"learning_rate": 1e-3, "batch_size": 1024},
-            "resources": {"address": "local", "embed_batch_rows": 256},
+            "resources": {
+                "address": "local",
+                "embed_batch_rows": 256,
+                "score_batch_tokens": 8192,
+                "micro_batch_tokens": 16_384,
+            },
         }
     )
     by_stage = {"the start": peak_memory_mb()}
@@ -97,13 +102,13 @@ def walk(folder: str, num_rows: int) -> None:
 
 
 def _write_pool(folder: Path, num_rows: int) -> str:
-    """Rows of about 30 tokens, the template aside; each its own."""
+    """Rows of about 15 tokens, the template aside; each its own."""
     draw = random.Random(num_rows)
     path = folder / f"pool-{num_rows}.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for number in range(num_rows):
-            prompt = " ".join(draw.choices(WORDS, k=6))
-            response = " ".join(draw.choices(WORDS, k=10))
+            prompt = " ".join(draw.choices(WORDS, k=3))
+            response = " ".join(draw.choices(WORDS, k=3))
             row = {"instruction": f"{number}: {prompt}?", "output": f"{response}."}
             file.write(json.dumps(row) + "\n")
     return str(path)
