@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 from benchmarks.harness import Row, first_lines, limit, publish
 from engine import pipeline
 from engine.config import Config
-from engine.estimate import Estimate, estimate, table
+from engine.estimate import Estimate, estimate
+from engine.plan_table import table
 from engine.results import Run, open_run
 
 AIM = 0.25

@@ -186,7 +186,8 @@ def _add_proxy(command: argparse.ArgumentParser) -> None:
 def plan(options: argparse.Namespace) -> None:
     """``poolscore plan``"""
     config = _config(options)
-    from engine.estimate import estimate, table
+    from engine.estimate import estimate
+    from engine.plan_table import table
 
     found = estimate(config, options.run_dir, options.until)
     print(table(found))

@@ -31,20 +31,31 @@ def for_people(step: Step) -> Iterator[None]:
     try:
         yield
     except (RayError, TrainingFailedError) as error:
-        first = original(error)
-        if isinstance(first, PoolscoreError):
-            raise first from None
         story = step.run.path / STORY_FILE
-        step.run.commit(STORY_FILE, "".join(traceback.format_exception(error)).encode())
-        lines = [line for line in str(first).strip().splitlines() if line.strip()]
-        raise WorkerError(
-            f"{step.label} failed on a worker: {type(first).__name__}\n"
-            + "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
-            + f"\nThe whole story is in {story}. Finished shards are kept:\n"
+        failed = for_a_person(
+            step.label,
+            error,
+            f"The whole story is in {story}. Finished shards are kept:\n"
             "the same command goes on where it stopped. A worker that died without a word was most "
             "often out of memory:\nlower resources.score_batch_tokens, "
-            "resources.micro_batch_tokens or resources.num_workers."
-        ) from None
+            "resources.micro_batch_tokens or resources.num_workers.",
+        )
+        if failed is not original(error):
+            step.run.commit(STORY_FILE, "".join(traceback.format_exception(error)).encode())
+        raise failed from None
+
+
+def for_a_person(what: str, error: BaseException, advice: str) -> PoolscoreError:
+    """One of ours that Ray has wrapped, as it was; else a `WorkerError` with its last lines."""
+    first = original(error)
+    if isinstance(first, PoolscoreError):
+        return first
+    lines = [line for line in str(first).strip().splitlines() if line.strip()]
+    return WorkerError(
+        f"{what} failed on a worker: {type(first).__name__}\n"
+        + "".join(f"  {line}\n" for line in lines[-LAST_LINES:])
+        + advice
+    )
 
 
 def original(error: BaseException) -> BaseException:

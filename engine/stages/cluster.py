@@ -25,7 +25,7 @@ from engine.rundir import RunDir
 from engine.step import CENTROIDS_FILE, EMBED, Outcome, Step
 
 NAME = "cluster"
-VERSION = 1
+VERSION = 2
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:

@@ -1,0 +1,235 @@
+"""What every stage of a run will take, scaled up from what a sample took. Arithmetic alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from engine.config import Config
+from engine.maths.kmeans import num_clusters, num_flops
+from engine.nodes import Nodes
+from engine.probe import Rows, Speed
+from engine.step import Step
+
+MAP_SECONDS, TRAIN_SECONDS = 1.5, 6.0
+"""Rough seconds of a stage beside its workers' start and work: Ray Data's set-up; Ray Train's
+controller, the process group, DeepSpeed's set-up, saving the weights and loading them once more."""
+SECONDS_PER_ROW = {"score": 1e-5, "select": 1e-5, "report": 1.5e-5}
+"""Arithmetic on files; 0.1 to 0.2 s on 14,989 rows (benchmarks/README.md)."""
+BYTES_PER_ROW = {"cluster": 50, "perplexity": 60, "score": 130}
+ID_BYTES = 40
+REPORT_BYTES = 250_000
+WEIGHT_BYTES, STATE_BYTES = 4, 14
+"""For each weight: float32; and where another epoch follows DeepSpeed's state (the weight in
+bfloat16 or none, its master copy, two moments)."""
+MEMORY_PER_ROW = {"pool": 150, "score": 400, "select": 700, "report": 300}
+"""Bytes that the driver holds for each row of the pool beside what it holds anyway."""
+_SHARDED = ("pool", "embed", "cluster", "tokens", "perplexity", "score")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The sample, and what the probe found. A stage that was not asked for has no speed."""
+
+    num_lines: int
+    """Lines of the pool."""
+    num_sampled: int
+    rows: Rows
+    speeds: Mapping[str, Speed] = field(default_factory=dict)
+    """By stage; of ``cluster`` the seconds of one FLOP."""
+    starts: Mapping[str, float] = field(default_factory=dict)
+    """Seconds until a worker of the stage is ready."""
+
+    @property
+    def factor(self) -> float:
+        """The pool over the sample."""
+        return self.num_lines / self.num_sampled
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """What one stage will take."""
+
+    label: str
+    rows: int = 0
+    tokens: int = 0
+    shards: int = 0
+    flops: float = 0.0
+    disk_bytes: float = 0.0
+    seconds: float = 0.0
+    memory_bytes: float = 0.0
+    done: bool = False
+    """Finished by an earlier run; takes nothing."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool before it is read: the sample, and how far it is scaled."""
+
+    config: Config
+    """Resolved settings."""
+    cluster: Nodes
+    measured: Measured
+
+    @property
+    def factor(self) -> float:
+        """The pool over the sample."""
+        return self.measured.factor
+
+    @property
+    def sample(self) -> Rows:
+        return self.measured.rows
+
+    @property
+    def num_rows(self) -> int:
+        return round(self.sample.num_rows * self.factor)
+
+    @property
+    def num_shards(self) -> int:
+        """As `stages.pool` cuts them."""
+        rows = self.sample.num_rows * self.factor / self.config.pool.shard_rows
+        size = self.sample.raw_bytes * self.factor / self.config.pool.shard_bytes
+        return max(1, math.ceil(max(rows, size)))
+
+    @property
+    def actors(self) -> Nodes:
+        """The cluster as embedding and scoring share it out."""
+        return self.cluster.for_shards(self.num_shards)
+
+    @property
+    def kmeans_size(self) -> tuple[int, int]:
+        """Rows to cluster, and clusters."""
+        rows = max(1, round(self.sample.num_embedded * self.factor))
+        clusters = self.config.clusters
+        return rows, num_clusters(rows, clusters.rows_per_cluster, clusters.num)
+
+    @property
+    def num_selected(self) -> int:
+        """Rows that select will take."""
+        select = self.config.select
+        candidates = round(int(self.sample.is_train.sum()) * self.factor)
+        if select.rows is not None:
+            return min(select.rows, candidates)
+        if select.tokens is not None:
+            mean = max(1.0, self.sample.input_ids.lengths.mean())
+            return min(round(select.tokens / mean), candidates)
+        return round(candidates * float(select.percent or 0) / 100)
+
+    def mapped_seconds(self, stage: str, seconds: float, actors: Nodes) -> float:
+        """Of a stage whose actors share shards that take one of them `seconds` for the sample."""
+        # Shards are not divided: the busiest worker decides.
+        busiest = math.ceil(self.num_shards / actors.num_workers(self.num_shards))
+        start = self.measured.starts.get(stage, 0.0)
+        return start + MAP_SECONDS + seconds * self.factor * busiest / self.num_shards
+
+
+def stages(pool: Pool, steps: list[tuple[Step, bool]]) -> list[StageEstimate]:
+    """What every stage will take.
+
+    Args:
+        pool: what is known of it.
+        steps: the stages in order, and whether each is finished.
+    """
+    return [
+        StageEstimate(step.label, done=True) if done else _stage(step, pool) for step, done in steps
+    ]
+
+
+def _stage(step: Step, pool: Pool) -> StageEstimate:
+    name, num_rows = step.stage, pool.num_rows
+    plain = StageEstimate(
+        step.label,
+        rows=num_rows,
+        shards=pool.num_shards if name in _SHARDED else 0,
+        disk_bytes=BYTES_PER_ROW.get(name, 0.0) * num_rows,
+        seconds=SECONDS_PER_ROW.get(name, 0.0) * num_rows,
+        memory_bytes=pool.sample.pool_memory_bytes + MEMORY_PER_ROW.get(name, 0) * num_rows,
+    )
+    if name in _BY_STAGE:
+        return replace(plain, **_BY_STAGE[name](pool))
+    speed = pool.measured.speeds.get(name)
+    return replace(plain, **_BY_SPEED[name](pool, speed, step)) if speed else plain
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    return {
+        "seconds": pool.sample.pool_seconds * pool.factor,
+        "disk_bytes": pool.sample.pool_bytes * pool.factor,
+    }
+
+
+def _tokens(pool: Pool) -> dict[str, Any]:
+    sample, actors = pool.sample, pool.cluster.one_core_each()
+    return {
+        "tokens": round(sample.input_ids.lengths.sum() * pool.factor),
+        "seconds": pool.mapped_seconds("tokens", sample.token_seconds, actors),
+        "disk_bytes": sample.token_bytes * pool.factor,
+        "memory_bytes": sample.memory_bytes,
+    }
+
+
+def _select(pool: Pool) -> dict[str, Any]:
+    each = 1.5 * pool.sample.raw_bytes / max(1, pool.sample.num_rows)
+    return {"rows": pool.num_selected, "disk_bytes": each * pool.num_selected}
+
+
+def _report(pool: Pool) -> dict[str, Any]:
+    return {"disk_bytes": REPORT_BYTES}
+
+
+def _embed(pool: Pool, speed: Speed, step: Step) -> dict[str, Any]:
+    vectors = pool.factor * pool.sample.num_embedded * 4 * speed.details["dimension"]
+    return {**_perplexity(pool, speed, step), "disk_bytes": vectors + ID_BYTES * pool.num_rows}
+
+
+def _perplexity(pool: Pool, speed: Speed, step: Step) -> dict[str, Any]:
+    return {
+        "tokens": round(speed.tokens * pool.factor),
+        "flops": speed.flops * pool.factor,
+        "seconds": pool.mapped_seconds(step.stage, speed.seconds, pool.actors),
+        "memory_bytes": speed.memory_bytes,
+    }
+
+
+def _cluster(pool: Pool, speed: Speed, step: Step) -> dict[str, Any]:
+    rows, k = pool.kmeans_size
+    dimension = pool.measured.speeds["embed"].details["dimension"]
+    two_level = rows >= pool.config.clusters.two_level_from
+    flops = num_flops(rows, dimension, k, pool.config.clusters.num_iterations, two_level)
+    return {
+        "flops": flops,
+        "seconds": pool.measured.starts.get("cluster", 0.0) + speed.seconds * flops,
+        "memory_bytes": speed.memory_bytes + 2 * 4 * dimension * rows,
+        "disk_bytes": BYTES_PER_ROW["cluster"] * pool.num_rows + 4 * dimension * k,
+    }
+
+
+def _finetune(pool: Pool, speed: Speed, step: Step) -> dict[str, Any]:
+    tokens, follows = speed.tokens * pool.factor, step.epoch < pool.config.finetune.num_epochs
+    start = pool.measured.starts.get("finetune", 0.0) + TRAIN_SECONDS
+    return {
+        "rows": round(int(pool.sample.is_train.sum()) * pool.factor),
+        "tokens": round(tokens),
+        "flops": speed.flops * pool.factor,
+        "seconds": start + speed.seconds * pool.factor / pool.cluster.train_workers,
+        # Every training worker holds all rows; the sample's are in the measured memory.
+        "memory_bytes": speed.memory_bytes + 8.0 * (tokens - speed.tokens),
+        "disk_bytes": speed.details["weights"] * (WEIGHT_BYTES + STATE_BYTES * follows),
+    }
+
+
+_BY_STAGE: dict[str, Callable[[Pool], dict[str, Any]]] = {
+    "pool": _pool,
+    "tokens": _tokens,
+    "select": _select,
+    "report": _report,
+}
+_BY_SPEED: dict[str, Callable[[Pool, Speed, Step], dict[str, Any]]] = {
+    "embed": _embed,
+    "cluster": _cluster,
+    "perplexity": _perplexity,
+    "finetune": _finetune,
+}
+"""Stages whose models the probe has measured."""
