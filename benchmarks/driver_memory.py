@@ -1,6 +1,6 @@
 """What the driver holds: its peak memory when the pool grows tenfold, whole runs with tiny models.
 
-``python -m benchmarks.driver_memory`` scores pools of 10,000 and 100,000 short rows made up for it,
+``python -m benchmarks.driver_memory`` scores pools of 10,000 and 100,000 rows made up for it,
 each in a fresh process with its own Ray, under models too small to matter: what is measured is the
 process that walks through the stages, not the workers. With fewer rows: ``--rows 1000 10000``.
 """
@@ -76,8 +76,8 @@ def walk(folder: str, num_rows: int) -> None:
     config = engine.Config.from_tree(
         {
             "pool": {"paths": [_write_pool(Path(folder), num_rows)]},
-            "embed": {"model": f"{folder}/embedder", "max_tokens": 64},
-            "proxy": {"model": f"{folder}/proxy", "name": "tiny"},
+            "embed": {"model": f"{folder}/embedder", "max_tokens": 32},
+            "proxy": {"model": f"{folder}/proxy", "name": "tiny", "max_tokens": 64},
             "finetune": {"learning_rate": 1e-3, "batch_size": 1024},
             "resources": {
                 "address": "local",
@@ -102,13 +102,13 @@ def walk(folder: str, num_rows: int) -> None:
 
 
 def _write_pool(folder: Path, num_rows: int) -> str:
-    """Rows of about 15 tokens, the template aside; each its own."""
+    """Rows of about 800 bytes, as Dolly's are; the models see the first tokens only."""
     draw = random.Random(num_rows)
     path = folder / f"pool-{num_rows}.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for number in range(num_rows):
             prompt = " ".join(draw.choices(WORDS, k=3))
-            response = " ".join(draw.choices(WORDS, k=3))
+            response = " ".join(draw.choices(WORDS, k=140))
             row = {"instruction": f"{number}: {prompt}?", "output": f"{response}."}
             file.write(json.dumps(row) + "\n")
     return str(path)

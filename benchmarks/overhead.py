@@ -105,13 +105,12 @@ def compare(step: Step) -> list[Row]:
         for name in list(arms)[:: 1 if turn % 2 == 0 else -1]:
             shutil.rmtree(step.run.path / step.folder, ignore_errors=True)
             found[name].append(arms[name]())
-    work = {name: [seconds for seconds, _ in runs] for name, runs in found.items()}
     starts = statistics.median(start for _, start in found["one"])
-    plain_loop = "the same worker in a plain loop of two threads"
+    plain_loop = "the same worker in a plain loop, two threads"
     return [
-        _row("Ray pipeline as it lays itself out: one-thread actors", plain_loop, 0.9, work, "two"),
-        _row("one actor of two threads", plain_loop, None, work, "one"),
-        _row("two actors with one thread", "one actor with two", 0.95, work, "two", "one"),
+        _row("Ray pipeline, one actor of two threads", plain_loop, 0.9, found, "one", "plain"),
+        _row("Ray pipeline, two actors of one thread", plain_loop, None, found, "two", "plain"),
+        _row("two actors of one thread", "one actor of two", 0.95, found, "two", "one"),
         limit("start-up of the actor pool, in no other row", "", f"{starts:.1f} s", None),
     ]
 
@@ -120,12 +119,15 @@ def _row(
     what: str,
     against: str,
     aim: float | None,
-    work: dict[str, list[float]],
+    found: dict[str, list[tuple[float, float]]],
     arm: str,
-    base: str = "plain",
+    base: str,
 ) -> Row:
-    beside = f"{statistics.median(work[arm]):.0f} s of work"
-    return times_as_fast(what, against, aim, (work[arm], work[base]), beside)
+    ours, theirs = ([seconds for seconds, _ in found[name]] for name in (arm, base))
+    beside = f"{statistics.median(ours):.0f} s of work"
+    return times_as_fast(
+        what, against, aim, (ours, theirs), beside, seconds_of_work_and_start=found
+    )
 
 
 def main() -> None:

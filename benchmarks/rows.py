@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 
 from benchmarks.harness import pool_path
 from engine import formats, models, readers, schema
@@ -16,15 +16,12 @@ MAX_TOKENS = 512
 
 
 def conversations(num: int) -> list[list[Turn]]:
-    """The first `num` rows of the pool that can be scored."""
+    """Those of the pool's first `num` lines that can be scored."""
     (file,) = readers.find_files([str(pool_path())])
-    converted = (
-        formats.to_conversation(line.row, None)
-        for piece in readers.cut(file)
-        for line in readers.read_lines(piece)
-        if line.row is not None
-    )
-    return list(islice((list(turns) for turns, flag in converted if flag == schema.OK), num))
+    lines = chain.from_iterable(map(readers.read_lines, readers.cut(file)))
+    rows = (line.row for line in islice(lines, num) if line.row is not None)
+    converted = (formats.to_conversation(row, None) for row in rows)
+    return [list(turns) for turns, flag in converted if flag == schema.OK]
 
 
 def tokenised(num: int) -> tuple[Ragged, Ragged]:

@@ -217,8 +217,8 @@ class ResourcesConfig(Section):
     """Scoring and embedding actors; without it as many as the cluster holds."""
     cpus_per_worker: PositiveInt | None = None
     """CPU cores and torch threads of each actor and training worker; without it 2 beside a GPU. On
-    CPUs then 1 per actor, or more where so many models don't fit into memory, and for training a
-    worker's whole share of the machine."""
+    CPUs then 1 per actor, or more where there are few shards or little memory for models, and for
+    training a worker's whole share of the machine."""
     train_workers: PositiveInt | None = None
     """Training workers; without it one per GPU, or one on CPU."""
     zero_stage: Literal[0, 1, 2, 3] | None = None

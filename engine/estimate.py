@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import models, nodes, pipeline, probe, sampling
+from engine import nodes, pipeline, probe, sampling
 from engine.config import Config
 from engine.failures import for_a_person
-from engine.forecast import Measured, Pool, StageEstimate, stages
+from engine.forecast import Forecast, Measured, StageEstimate, stages
 from engine.nodes import Nodes
 from engine.probe import Speed
 from engine.rundir import RunDir
@@ -68,7 +68,7 @@ def estimate(
     sample = sampling.draw(config.pool.paths, SAMPLE_LINES, SEED)
     run = RunDir(pipeline.local_path(run_dir)) if run_dir is not None else None
     sampled = time.perf_counter()
-    with nodes.session(config.resources, models.largest_bytes(config)) as cluster:
+    with nodes.session(config.resources) as cluster:
         start_seconds = time.perf_counter() - sampled
         resolved = pipeline.settle(config, cluster.device, run)
         steps = _steps(resolved, run, until)
@@ -79,7 +79,7 @@ def estimate(
         config=resolved,
         nodes=cluster,
         measured=measured,
-        stages=stages(Pool(resolved, cluster, measured), steps),
+        stages=stages(Forecast(resolved, cluster, measured), steps),
         start_seconds=start_seconds,
         probe_seconds=time.perf_counter() - began,
     )
@@ -99,74 +99,83 @@ def _steps(config: Config, run: RunDir | None, until: str | None) -> list[tuple[
 
 
 def _measure(config: Config, cluster: Nodes, sample: sampling.Sample, todo: set[str]) -> Measured:
-    """One task for each stage that computes, one after another."""
+    """A measurement for each stage that computes, one after another."""
     speeds: dict[str, Speed] = {}
     starts: dict[str, float] = {}
-    rows, starts["tokens"] = _task(
-        {"num_cpus": 1}, probe.measure_rows, config, cluster, sample.lines
+    (rows,), starts["tokens"] = _in_tasks(
+        "tokens", {"num_cpus": 1}, probe.measure_rows, config, cluster, sample.lines
     )
-    measured = Measured(sample.num_lines, len(sample.lines), rows)
-    pool = Pool(config, cluster, measured)
-    actors = pool.actors
-    room = {"num_cpus": actors.cpus_per_worker, "num_gpus": actors.gpus_per_worker}
+    measured = Measured(sample.num_lines, len(sample.lines), rows, speeds, starts)
+    known = Forecast(config, cluster, measured)
     if rows.texts and todo & {"embed", "cluster"}:
-        speeds["embed"], starts["embed"] = _task(
-            room, probe.measure_embedding, config, actors, rows.texts
-        )
+        _measure_actors("embed", known, probe.measure_embedding, rows.texts)
     if rows.texts and "cluster" in todo:
-        dimension = speeds["embed"].details["dimension"]
-        num_rows, k = pool.kmeans_size
-        gpu = bool(cluster.gpus_per_worker)
-        threads = cluster.cpus_per_worker if gpu else cluster.num_cpus_one_node
-        own = {"runtime_env": {"env_vars": {"POOLSCORE_PROCESS": "faiss"}}}
-        speeds["cluster"], starts["cluster"] = _task(
-            {**room, "num_cpus": threads, **own},
-            probe.measure_kmeans,
-            num_rows,
-            dimension,
-            k,
-            threads,
-            gpu,
-        )
+        _measure_kmeans(known)
     if len(rows.input_ids) and "perplexity" in todo:
         budget = config.resources.score_batch_tokens
         assert budget is not None, "resolved before a probe"
-        speeds["perplexity"], starts["perplexity"] = _task(
-            room,
-            probe.measure_scoring,
-            config,
-            actors,
-            rows.input_ids,
-            rows.scored,
-            [budget, max(1, budget // 2), 2 * budget],
-        )
+        budgets = [budget, max(1, budget // 2), 2 * budget]
+        scored = rows.input_ids, rows.scored, budgets
+        _measure_actors("perplexity", known, probe.measure_scoring, *scored)
     training = np.flatnonzero(rows.is_train)
     if len(training) and "finetune" in todo:
-        speeds["finetune"], starts["finetune"] = _task(
-            {**room, "num_cpus": cluster.cpus_per_train_worker},
-            probe.measure_training,
-            config,
-            cluster,
-            rows.input_ids.take(training),
-            rows.scored.take(training),
+        taken = rows.input_ids.take(training), rows.scored.take(training)
+        room = {"num_cpus": cluster.cpus_per_train_worker, "num_gpus": cluster.gpus_per_worker}
+        (speeds["finetune"],), starts["finetune"] = _in_tasks(
+            "finetune", room, probe.measure_training, config, cluster, *taken
         )
-    return Measured(measured.num_lines, measured.num_sampled, rows, speeds, starts)
+    return measured
 
 
-def _task(options: dict[str, Any], work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """Run a measurement in a process of its own: its result, and the seconds until it was ready."""
+def _measure_actors(
+    stage: str, known: Forecast, work: Callable[..., Speed], *arguments: Any
+) -> None:
+    """Measure a stage whose actors work side by side: on CPUs they take speed from one another."""
+    actors = known.actors(stage)
+    room = {"num_cpus": actors.cpus_per_worker, "num_gpus": actors.gpus_per_worker}
+    busy = 1
+    if not actors.gpus_per_worker:
+        beside = actors.num_cpus_one_node // actors.cpus_per_worker
+        busy = max(1, min(beside, actors.num_workers(known.num_shards)))
+    found, known.measured.starts[stage] = _in_tasks(
+        stage, room, work, known.config, actors, *arguments, count=busy
+    )
+    known.measured.speeds[stage] = sorted(found, key=lambda speed: speed.seconds)[busy // 2]
+
+
+def _measure_kmeans(known: Forecast) -> None:
+    cluster, measured = known.cluster, known.measured
+    gpu = bool(cluster.gpus_per_worker)
+    threads = cluster.cpus_per_worker if gpu else cluster.num_cpus_one_node
+    options = {
+        "num_cpus": threads,
+        "num_gpus": cluster.gpus_per_worker,
+        "runtime_env": {"env_vars": {"POOLSCORE_PROCESS": "faiss"}},
+    }
+    rows, k = known.kmeans_size
+    size = rows, measured.speeds["embed"].details["dimension"], k
+    (measured.speeds["cluster"],), measured.starts["cluster"] = _in_tasks(
+        "cluster", options, probe.measure_kmeans, *size, threads, gpu
+    )
+
+
+def _in_tasks(
+    stage: str, options: dict[str, Any], work: Callable[..., Any], *arguments: Any, count: int = 1
+) -> tuple[list[Any], float]:
+    """Measure in `count` processes at once: their results, and the seconds until one was ready."""
     import ray
     from ray.exceptions import RayError
 
     began = time.perf_counter()
     task = ray.remote(max_calls=1, max_retries=0, **options)(work)
     try:
-        result = ray.get(task.remote(*arguments))
+        results = ray.get([task.remote(*arguments) for _ in range(count)])
     except RayError as error:
         raise for_a_person(
-            work.__name__,
+            f"the probe of {stage}",
             error,
             "A worker that died without a word was most often out of memory: lower "
             "resources.score_batch_tokens or choose a smaller proxy.",
         ) from None
-    return result, max(0.0, time.perf_counter() - began - result.busy_seconds)
+    busy = max(result.busy_seconds for result in results)
+    return results, max(0.0, time.perf_counter() - began - busy)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.config import Config
 from engine.maths.kmeans import num_clusters, num_flops
+from engine.models import embedder_source, proxy_source
 from engine.nodes import Nodes
 from engine.probe import Rows, Speed
 from engine.step import Step
@@ -16,6 +17,9 @@ from engine.step import Step
 MAP_SECONDS, TRAIN_SECONDS = 1.5, 6.0
 """Rough seconds of a stage beside its workers' start and work: Ray Data's set-up; Ray Train's
 controller, the process group, DeepSpeed's set-up, saving the weights and loading them once more."""
+TWO_LEVEL_COST = 7.0
+"""Seconds of a FLOP in two levels by those of flat k-means, which is one large product: 200,000 x
+384 with k = 4,000 took 52 s for 1.9 TFLOP on two cores of 250 GFLOP/s."""
 SECONDS_PER_ROW = {"score": 1e-5, "select": 1e-5, "report": 1.5e-5}
 """Arithmetic on files; 0.1 to 0.2 s on 14,989 rows (benchmarks/README.md)."""
 BYTES_PER_ROW = {"cluster": 50, "perplexity": 60, "score": 130}
@@ -37,9 +41,9 @@ class Measured:
     """Lines of the pool."""
     num_sampled: int
     rows: Rows
-    speeds: Mapping[str, Speed] = field(default_factory=dict)
-    """By stage; of ``cluster`` the seconds of one FLOP."""
-    starts: Mapping[str, float] = field(default_factory=dict)
+    speeds: dict[str, Speed] = field(default_factory=dict)
+    """By stage; of ``cluster`` the seconds of one FLOP. Filled stage by stage."""
+    starts: dict[str, float] = field(default_factory=dict)
     """Seconds until a worker of the stage is ready."""
 
     @property
@@ -65,8 +69,8 @@ class StageEstimate:
 
 
 @dataclass(frozen=True)
-class Pool:
-    """A pool before it is read: the sample, and how far it is scaled."""
+class Forecast:
+    """What is known of a pool before it is read: a sample, and how far it is scaled."""
 
     config: Config
     """Resolved settings."""
@@ -93,10 +97,13 @@ class Pool:
         size = self.sample.raw_bytes * self.factor / self.config.pool.shard_bytes
         return max(1, math.ceil(max(rows, size)))
 
-    @property
-    def actors(self) -> Nodes:
-        """The cluster as embedding and scoring share it out."""
-        return self.cluster.for_shards(self.num_shards)
+    def actors(self, stage: str) -> Nodes:
+        """The cluster as the stage shares it out."""
+        sizes = {
+            "embed": lambda c: embedder_source(c).local_bytes(c.embed.dtype),
+            "perplexity": lambda c: proxy_source(c).local_bytes(c.proxy.dtype),
+        }
+        return self.cluster.for_shards(self.num_shards, sizes[stage](self.config))
 
     @property
     def kmeans_size(self) -> tuple[int, int]:
@@ -125,111 +132,113 @@ class Pool:
         return start + MAP_SECONDS + seconds * self.factor * busiest / self.num_shards
 
 
-def stages(pool: Pool, steps: list[tuple[Step, bool]]) -> list[StageEstimate]:
+def stages(known: Forecast, steps: list[tuple[Step, bool]]) -> list[StageEstimate]:
     """What every stage will take.
 
     Args:
-        pool: what is known of it.
+        known: what is known of the pool.
         steps: the stages in order, and whether each is finished.
     """
     return [
-        StageEstimate(step.label, done=True) if done else _stage(step, pool) for step, done in steps
+        StageEstimate(step.label, done=True) if done else _stage(step, known)
+        for step, done in steps
     ]
 
 
-def _stage(step: Step, pool: Pool) -> StageEstimate:
-    name, num_rows = step.stage, pool.num_rows
+def _stage(step: Step, known: Forecast) -> StageEstimate:
+    name, num_rows = step.stage, known.num_rows
     plain = StageEstimate(
         step.label,
         rows=num_rows,
-        shards=pool.num_shards if name in _SHARDED else 0,
+        shards=known.num_shards if name in _SHARDED else 0,
         disk_bytes=BYTES_PER_ROW.get(name, 0.0) * num_rows,
         seconds=SECONDS_PER_ROW.get(name, 0.0) * num_rows,
-        memory_bytes=pool.sample.pool_memory_bytes + MEMORY_PER_ROW.get(name, 0) * num_rows,
+        memory_bytes=known.sample.pool_memory_bytes + MEMORY_PER_ROW.get(name, 0) * num_rows,
     )
     if name in _BY_STAGE:
-        return replace(plain, **_BY_STAGE[name](pool))
-    speed = pool.measured.speeds.get(name)
-    return replace(plain, **_BY_SPEED[name](pool, speed, step)) if speed else plain
+        return replace(plain, **_BY_STAGE[name](known))
+    speed = known.measured.speeds.get(name)
+    return replace(plain, **_BY_SPEED[name](known, speed, step)) if speed else plain
 
 
-def _pool(pool: Pool) -> dict[str, Any]:
+def _pool(known: Forecast) -> dict[str, Any]:
     return {
-        "seconds": pool.sample.pool_seconds * pool.factor,
-        "disk_bytes": pool.sample.pool_bytes * pool.factor,
+        "seconds": known.sample.pool_seconds * known.factor,
+        "disk_bytes": known.sample.pool_bytes * known.factor,
     }
 
 
-def _tokens(pool: Pool) -> dict[str, Any]:
-    sample, actors = pool.sample, pool.cluster.one_core_each()
+def _tokens(known: Forecast) -> dict[str, Any]:
+    sample, actors = known.sample, known.cluster.one_core_each()
     return {
-        "tokens": round(sample.input_ids.lengths.sum() * pool.factor),
-        "seconds": pool.mapped_seconds("tokens", sample.token_seconds, actors),
-        "disk_bytes": sample.token_bytes * pool.factor,
+        "tokens": round(sample.input_ids.lengths.sum() * known.factor),
+        "seconds": known.mapped_seconds("tokens", sample.token_seconds, actors),
+        "disk_bytes": sample.token_bytes * known.factor,
         "memory_bytes": sample.memory_bytes,
     }
 
 
-def _select(pool: Pool) -> dict[str, Any]:
-    each = 1.5 * pool.sample.raw_bytes / max(1, pool.sample.num_rows)
-    return {"rows": pool.num_selected, "disk_bytes": each * pool.num_selected}
+def _select(known: Forecast) -> dict[str, Any]:
+    each = 1.5 * known.sample.raw_bytes / max(1, known.sample.num_rows)
+    return {"rows": known.num_selected, "disk_bytes": each * known.num_selected}
 
 
-def _report(pool: Pool) -> dict[str, Any]:
+def _report(known: Forecast) -> dict[str, Any]:
     return {"disk_bytes": REPORT_BYTES}
 
 
-def _embed(pool: Pool, speed: Speed, step: Step) -> dict[str, Any]:
-    vectors = pool.factor * pool.sample.num_embedded * 4 * speed.details["dimension"]
-    return {**_perplexity(pool, speed, step), "disk_bytes": vectors + ID_BYTES * pool.num_rows}
+def _embed(known: Forecast, speed: Speed, step: Step) -> dict[str, Any]:
+    vectors = known.factor * known.sample.num_embedded * 4 * speed.details["dimension"]
+    return {**_mapped(known, speed, step), "disk_bytes": vectors + ID_BYTES * known.num_rows}
 
 
-def _perplexity(pool: Pool, speed: Speed, step: Step) -> dict[str, Any]:
+def _mapped(known: Forecast, speed: Speed, step: Step) -> dict[str, Any]:
     return {
-        "tokens": round(speed.tokens * pool.factor),
-        "flops": speed.flops * pool.factor,
-        "seconds": pool.mapped_seconds(step.stage, speed.seconds, pool.actors),
+        "tokens": round(speed.tokens * known.factor),
+        "flops": speed.flops * known.factor,
+        "seconds": known.mapped_seconds(step.stage, speed.seconds, known.actors(step.stage)),
         "memory_bytes": speed.memory_bytes,
     }
 
 
-def _cluster(pool: Pool, speed: Speed, step: Step) -> dict[str, Any]:
-    rows, k = pool.kmeans_size
-    dimension = pool.measured.speeds["embed"].details["dimension"]
-    two_level = rows >= pool.config.clusters.two_level_from
-    flops = num_flops(rows, dimension, k, pool.config.clusters.num_iterations, two_level)
+def _cluster(known: Forecast, speed: Speed, step: Step) -> dict[str, Any]:
+    rows, k = known.kmeans_size
+    dimension = known.measured.speeds["embed"].details["dimension"]
+    two_level = rows >= known.config.clusters.two_level_from
+    flops = num_flops(rows, dimension, k, known.config.clusters.num_iterations, two_level)
+    work = speed.seconds * flops * (TWO_LEVEL_COST if two_level else 1)
     return {
         "flops": flops,
-        "seconds": pool.measured.starts.get("cluster", 0.0) + speed.seconds * flops,
+        "seconds": known.measured.starts.get("cluster", 0.0) + work,
         "memory_bytes": speed.memory_bytes + 2 * 4 * dimension * rows,
-        "disk_bytes": BYTES_PER_ROW["cluster"] * pool.num_rows + 4 * dimension * k,
+        "disk_bytes": BYTES_PER_ROW["cluster"] * known.num_rows + 4 * dimension * k,
     }
 
 
-def _finetune(pool: Pool, speed: Speed, step: Step) -> dict[str, Any]:
-    tokens, follows = speed.tokens * pool.factor, step.epoch < pool.config.finetune.num_epochs
-    start = pool.measured.starts.get("finetune", 0.0) + TRAIN_SECONDS
+def _finetune(known: Forecast, speed: Speed, step: Step) -> dict[str, Any]:
+    tokens, follows = speed.tokens * known.factor, step.epoch < known.config.finetune.num_epochs
+    start = known.measured.starts.get("finetune", 0.0) + TRAIN_SECONDS
     return {
-        "rows": round(int(pool.sample.is_train.sum()) * pool.factor),
+        "rows": round(int(known.sample.is_train.sum()) * known.factor),
         "tokens": round(tokens),
-        "flops": speed.flops * pool.factor,
-        "seconds": start + speed.seconds * pool.factor / pool.cluster.train_workers,
+        "flops": speed.flops * known.factor,
+        "seconds": start + speed.seconds * known.factor / known.cluster.train_workers,
         # Every training worker holds all rows; the sample's are in the measured memory.
         "memory_bytes": speed.memory_bytes + 8.0 * (tokens - speed.tokens),
         "disk_bytes": speed.details["weights"] * (WEIGHT_BYTES + STATE_BYTES * follows),
     }
 
 
-_BY_STAGE: dict[str, Callable[[Pool], dict[str, Any]]] = {
+_BY_STAGE: dict[str, Callable[[Forecast], dict[str, Any]]] = {
     "pool": _pool,
     "tokens": _tokens,
     "select": _select,
     "report": _report,
 }
-_BY_SPEED: dict[str, Callable[[Pool, Speed, Step], dict[str, Any]]] = {
+_BY_SPEED: dict[str, Callable[[Forecast, Speed, Step], dict[str, Any]]] = {
     "embed": _embed,
     "cluster": _cluster,
-    "perplexity": _perplexity,
+    "perplexity": _mapped,
     "finetune": _finetune,
 }
 """Stages whose models the probe has measured."""

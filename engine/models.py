@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 _FILES = ("*.safetensors", *_SMALL_FILES)
@@ -62,11 +64,16 @@ class ModelSource:
         }
         return {"files": run.hash_files(files)}
 
-    def local_bytes(self) -> int:
-        """Size of the weights that lie on this machine; 0 for a hub model, whose are not known."""
+    def local_bytes(self, dtype: str) -> int:
+        """Size of the weights in that precision; 0 for a hub model, whose size is not known."""
+        from safetensors import safe_open
+
         folder = self._local_folder()
-        files = folder.glob("*.safetensors") if folder is not None else ()
-        return sum(file.stat().st_size for file in files)
+        num = 0
+        for path in folder.glob("*.safetensors") if folder is not None else ():
+            with safe_open(path, framework="numpy") as file:
+                num += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+        return num * DTYPE_BYTES[dtype]
 
     def tokenizer_folder(self) -> Path:
         """Like `folder`, but of a hub model only the small files are fetched."""
@@ -144,11 +151,6 @@ def proxy_source(config: Config) -> ModelSource:
 def embedder_source(config: Config) -> ModelSource:
     """The configured embedder."""
     return ModelSource("embed.model", config.embed.model, config.embed.revision)
-
-
-def largest_bytes(config: Config) -> int:
-    """Size of the larger one's weights, as far as they lie on this machine."""
-    return max(proxy_source(config).local_bytes(), embedder_source(config).local_bytes())
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:

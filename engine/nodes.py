@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import ray
 
 from engine.config import ResourcesConfig
@@ -23,7 +24,9 @@ OBJECT_STORE_BYTES = 256 * 2**20
 CORES_BESIDE_A_GPU = 2
 """One to feed it, one to read and to commit."""
 WORKER_BYTES, WEIGHTS_FACTOR = 1.5 * 2**30, 1.25
-"""Memory of one actor: Python, torch and a batch, and so many times the weights' files."""
+"""Memory of one actor: Python, torch and a batch, and so many times its model's weights."""
+THREADS_EXPONENT = 0.8
+"""n threads of one actor do the work of n to this power: 1.74 of two, as measured on two cores."""
 
 _WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",  # the work is spread over actors; embedders turn it on
@@ -41,6 +44,7 @@ class NodeSize:
     num_cpus: int
     num_gpus: int
     memory_bytes: float = math.inf
+    """All of it where that is known, not what is free just now: the same at every start."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,6 @@ class Nodes:
     resources: ResourcesConfig
     sizes: tuple[NodeSize, ...] = ()
     """Of each node; one node with everything where they are left out."""
-    model_bytes: int = 0
-    """Files of the largest model that an actor has to hold; 0 where that is not known."""
     may_grow: bool = False
     """A cluster that others run: its autoscaler may bring nodes that are not there yet."""
 
@@ -99,21 +101,39 @@ class Nodes:
         share = self.num_cpus // self.num_gpus if self.gpus_per_worker else self.num_cpus
         return min(wanted, max(1, share))
 
-    def for_shards(self, num_shards: int) -> Nodes:
+    def for_shards(self, num_shards: int, model_bytes: int = 0) -> Nodes:
         """The same, with the cores of one actor settled for a pool of so many shards.
 
         Actors share nothing; threads wait for one another after each matrix product, and whatever
         else runs on the machine stops them all. So on CPUs an actor gets one core, or more where
-        there are too few shards for all cores, or too little memory for as many models.
+        that ends sooner (few shards, few actors wanted) or where as many models don't fit into
+        memory. A function of the machines, the settings and the arguments alone.
+
+        Args:
+            num_shards: of the whole pool, whatever is done of it.
+            model_bytes: weights of the model that every actor holds; 0 where that is not known.
         """
         cores = self.resources.cpus_per_worker
         if cores is None and not self.gpus_per_worker:
-            need = WORKER_BYTES + WEIGHTS_FACTOR * self.model_bytes
-            by_memory = max(math.ceil(n.num_cpus * need / n.memory_bytes) for n in self.each)
-            by_shards = self.num_cpus // max(1, num_shards)
-            cores = min(max(1, by_memory, by_shards), self.num_cpus_one_node)
+            need = WORKER_BYTES + WEIGHTS_FACTOR * model_bytes
+            fit = [c for c in range(1, self.num_cpus_one_node + 1) if self._fits(c, need)]
+            wanted = min(self.resources.num_workers or num_shards, num_shards)
+
+            def rounds(cores: int) -> float:
+                actors = max(1, min(self._places(cores), wanted))
+                return math.ceil(num_shards / actors) / cores**THREADS_EXPONENT
+
+            cores = min(fit, key=rounds, default=self.num_cpus_one_node)
         resources = self.resources.model_copy(update={"cpus_per_worker": cores})
         return replace(self, resources=resources)
+
+    def _places(self, cores: int) -> int:
+        """Processes of so many cores that fit, node by node."""
+        return sum(node.num_cpus // cores for node in self.each)
+
+    def _fits(self, cores: int, need: float) -> bool:
+        """Whether every node has the memory for as many actors as it has cores for."""
+        return all(node.num_cpus // cores * need <= node.memory_bytes for node in self.each)
 
     @property
     def gpus_per_worker(self) -> int:
@@ -129,17 +149,17 @@ class Nodes:
     def num_workers(self, num_shards: int) -> int:
         """Size of the actor pool for `num_shards` shards: what all fits at once, node by node."""
         cores, gpus = self.cpus_per_worker, self.gpus_per_worker
-        fit = sum(
-            min(node.num_cpus // cores, node.num_gpus if gpus else node.num_cpus // cores)
-            for node in self.each
-        )
+        fit = self._places(cores)
+        if gpus:
+            fit = sum(min(node.num_cpus // cores, node.num_gpus) for node in self.each)
         wanted = self.resources.num_workers or fit
         return max(1, min(wanted if self.may_grow else min(wanted, fit), num_shards))
 
     @property
     def cpus_per_train_worker(self) -> int:
-        """CPU cores of one training worker; on one machine the workers share what there is."""
-        share = max(1, min(self.num_cpus // self.train_workers, self.num_cpus_one_node))
+        """CPU cores of one training worker: the setting, or as many as all of them can have."""
+        most = range(self.num_cpus_one_node, 0, -1)
+        share = next((c for c in most if self._places(c) >= self.train_workers), 1)
         suits = CORES_BESIDE_A_GPU if self.gpus_per_worker else share
         wanted = self.resources.cpus_per_worker or suits
         return wanted if self.may_grow else min(wanted, share)
@@ -151,12 +171,8 @@ class Nodes:
 
 
 @contextmanager
-def session(resources: ResourcesConfig, model_bytes: int = 0) -> Iterator[Nodes]:
+def session(resources: ResourcesConfig) -> Iterator[Nodes]:
     """Join the configured Ray cluster, or start a private one on this machine.
-
-    Args:
-        resources: the settings.
-        model_bytes: see `Nodes`.
 
     Raises:
         ConfigError: the address answers to nobody.
@@ -174,16 +190,18 @@ def session(resources: ResourcesConfig, model_bytes: int = 0) -> Iterator[Nodes]
             num_cpus=max(1, int(total.get("CPU", 0))),
             num_gpus=int(total.get("GPU", 0)),
             resources=resources,
-            sizes=tuple(
-                NodeSize(int(n.get("CPU", 0)), int(n.get("GPU", 0)), n.get("memory", math.inf))
-                for n in alive
-            ),
-            model_bytes=model_bytes,
+            sizes=tuple(_size(node, own_machine=address == "local") for node in alive),
             may_grow=address != "local",
         )
     finally:
         if ours:
             ray.shutdown()
+
+
+def _size(lent: dict[str, float], own_machine: bool) -> NodeSize:
+    # Of other machines only what Ray lends is known: what was free when it started there.
+    memory = psutil.virtual_memory().total if own_machine else lent.get("memory", math.inf)
+    return NodeSize(int(lent.get("CPU", 0)), int(lent.get("GPU", 0)), memory)
 
 
 def _init(address: str) -> None:

@@ -212,7 +212,7 @@ def run(
     with (
         _disk_errors_for_people(target),
         exclusive(target.path),
-        nodes.session(config.resources, models.largest_bytes(config)) as cluster_nodes,
+        nodes.session(config.resources) as cluster_nodes,
     ):
         target.sweep()
         (target.path / STORY_FILE).unlink(missing_ok=True)
@@ -330,17 +330,17 @@ def local_path(run_dir: str | Path) -> Path:
 
 
 MIN_FREE_BYTES = 512 * 2**20
-WEIGHTS_FACTOR, STATE_FACTOR = 2, 8
-"""Bytes a fine-tune writes per byte of the proxy's files, taken for 16-bit weights: float32
-weights, and where another epoch follows also DeepSpeed's state (master weights, two moments)."""
+STATE_FACTOR = 4
+"""Where another epoch follows, DeepSpeed's state (master weights, two moments) is written beside
+the float32 weights, and takes up to so many times as much."""
 
 
 def _check_space(step: Step) -> None:
     need = MIN_FREE_BYTES
     if step.stage == "finetune":
         follows = step.epoch < step.config.finetune.num_epochs
-        factor = WEIGHTS_FACTOR + (STATE_FACTOR if follows else 0)
-        need += factor * models.proxy_source(step.config).local_bytes()
+        weights = models.proxy_source(step.config).local_bytes("float32")
+        need += weights * (1 + STATE_FACTOR * follows)
     free = shutil.disk_usage(step.run.path).free
     if free < need:
         raise RunDirError(

@@ -88,7 +88,8 @@ class Trainer:
         from transformers import get_cosine_schedule_with_warmup
 
         config = self.plan.config
-        nll = TokenNLL(self.model, self.full_logits).train()
+        bounds = self.plan.zero_stage != 3
+        nll = TokenNLL(self.model, self.full_logits, bounds_training=bounds).train()
         total = self.steps_per_epoch * self.plan.schedule_epochs
         optimizer = torch.optim.AdamW(
             nll.parameters(),

@@ -13,7 +13,7 @@ import engine
 from engine import cli, probe
 from engine.config import Config
 from engine.estimate import Estimate, estimate
-from engine.forecast import MAP_SECONDS, TRAIN_SECONDS, Measured, Pool, StageEstimate, stages
+from engine.forecast import MAP_SECONDS, TRAIN_SECONDS, Forecast, Measured, StageEstimate, stages
 from engine.maths.ragged import Ragged
 from engine.nodes import Nodes
 from engine.pipeline import layout, resolve
@@ -84,7 +84,7 @@ def planned(config: Config, done: frozenset[str] = frozenset()) -> list[tuple[St
 
 def test_every_stage_by_hand() -> None:
     config, nodes, measured = by_hand()
-    found = {s.label: s for s in stages(Pool(config, nodes, measured), planned(config))}
+    found = {s.label: s for s in stages(Forecast(config, nodes, measured), planned(config))}
     # 80 rows in shards of 30 are three shards; two workers of two cores do two and one of them.
     assert found["pool"].rows == 80
     assert found["pool"].shards == 3
@@ -111,7 +111,7 @@ def test_every_stage_by_hand() -> None:
 def test_workers_share_and_finished_stages_take_nothing() -> None:
     config, nodes, measured = by_hand(num_workers=1, train_workers=2)
     steps = planned(config, frozenset({"pool", "embed"}))
-    found = {s.label: s for s in stages(Pool(config, nodes, measured), steps)}
+    found = {s.label: s for s in stages(Forecast(config, nodes, measured), steps)}
     assert found["pool"] == StageEstimate("pool", done=True)
     assert found["perplexity epoch 0"].seconds == 5.0 + MAP_SECONDS + 40
     assert found["finetune epoch 1"].seconds == 7.0 + TRAIN_SECONDS + 30

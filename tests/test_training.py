@@ -55,7 +55,7 @@ def worlds(tiny_opt: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     folder = tmp_path_factory.mktemp("worlds")
     train(folder, tiny_opt, 1, "0:float32:1", "2:float32:1", "3:float32:1")
     train(folder, tiny_opt, 1, "1:bfloat16:1", "2:bfloat16:1", "0:float32:2", "2:float32:2")
-    train(folder, tiny_opt, 2, "0:float32:1", "2:float32:1")
+    train(folder, tiny_opt, 2, "0:float32:1", "2:float32:1", "3:float32:1")
     return {
         path.stem: {**np.load(path, allow_pickle=False), "weights": path.with_suffix("")}
         for path in folder.glob("*.npz")
@@ -69,7 +69,7 @@ def weights(world: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "other", ["1-2-float32-1", "1-3-float32-1", "2-0-float32-1", "2-2-float32-1"]
+    "other", ["1-2-float32-1", "1-3-float32-1", "2-0-float32-1", "2-2-float32-1", "2-3-float32-1"]
 )
 def test_zero_stages_and_worlds_agree(worlds: dict[str, Any], other: str) -> None:
     one, two = worlds["1-0-float32-1"], worlds[other]

@@ -128,17 +128,18 @@ def _probed(
         before: int64[n], a centroid of each vector to look at in any case.
         seed: of the k-means that makes the cells.
     """
-    num_cells = math.isqrt(len(centroids))
-    probes = min(PROBES, num_cells)
-    cells = faiss.train(centroids, num_cells, CELL_ITERATIONS, seed)
-    owned = _groups(faiss.nearest(centroids, cells)[1][:, 0], num_cells)
+    cells = faiss.train(centroids, math.isqrt(len(centroids)), CELL_ITERATIONS, seed)
+    owned = _groups(faiss.nearest(centroids, cells)[1][:, 0], len(cells))
+    # Equal centroids leave cells without any, and a vector must not look into those alone.
+    cells, owned = cells[[len(own) > 0 for own in owned]], [own for own in owned if len(own)]
+    num_cells, probes = len(cells), min(PROBES, len(cells))
     # Places in the tables [n, probes] below, by the cell that is looked into.
     wanted = _groups(faiss.nearest(vectors, cells, probes)[1].ravel(), num_cells)
     squared = np.full((len(vectors), probes + 1), np.inf, dtype=np.float32)
     nearest = np.zeros((len(vectors), probes + 1), dtype=np.int64)
 
     def look_into(cell: int) -> None:
-        for start in range(0, len(wanted[cell]) if len(owned[cell]) else 0, BLOCK):
+        for start in range(0, len(wanted[cell]), BLOCK):
             row, probe = np.divmod(wanted[cell][start : start + BLOCK], probes)
             apart, place = faiss.nearest(vectors[row], centroids[owned[cell]])
             squared[row, probe], nearest[row, probe] = apart[:, 0], owned[cell][place[:, 0]]

@@ -42,12 +42,18 @@ class TokenNLL(nn.Module):
     Args:
         model: a causal language model of transformers.
         full_logits: use the model's own logits instead of decoder and head.
+        bounds_training: let a large micro-batch through the head in chunks. Not where weights are
+            gathered module call by module call, as ZeRO-3 does: all workers must make the same
+            calls.
     """
 
-    def __init__(self, model: PreTrainedModel, full_logits: bool = False) -> None:
+    def __init__(
+        self, model: PreTrainedModel, full_logits: bool = False, bounds_training: bool = True
+    ) -> None:
         super().__init__()
         self.model = model
         self.full_logits = full_logits
+        self.bounds_training = bounds_training
 
     def forward(
         self,
@@ -83,14 +89,16 @@ class TokenNLL(nn.Module):
         config: Any = self.model.config
         vocabulary = config.get_text_config().vocab_size
         kept = torch.is_grad_enabled()  # for the backward pass
-        if kept and len(hidden) * vocabulary <= KEPT_LOGITS:
+        if kept and (len(hidden) * vocabulary <= KEPT_LOGITS or not self.bounds_training):
             return _cross_entropy(head(hidden), targets)
 
         def work(h: Tensor, t: Tensor) -> Tensor:
             return _cross_entropy(head(h), t)
 
         def work_twice(h: Tensor, t: Tensor) -> Tensor:
-            return cast("Tensor", checkpoint(work, h, t, use_reentrant=False))
+            return cast(
+                "Tensor", checkpoint(work, h, t, use_reentrant=False, preserve_rng_state=False)
+            )
 
         most = KEPT_LOGITS if kept else CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cpu"])
         size = max(MIN_CHUNK_ROWS, most // vocabulary)

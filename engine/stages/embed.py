@@ -39,13 +39,14 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Embed every shard on the actor pool."""
     config = step.config
-    nodes = nodes.for_shards(len(step.shards()))
+    source = models.embedder_source(config)
+    nodes = nodes.for_shards(len(step.shards()), source.local_bytes(config.embed.dtype))
     return map_shards(
         step,
         nodes,
         EmbedWorker,
         {
-            "source": models.embedder_source(config),
+            "source": source,
             "dtype": config.embed.dtype,
             "device": nodes.device,
             "max_tokens": config.embed.max_tokens,

@@ -40,14 +40,15 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Score every shard on the actor pool."""
     config = step.config
-    nodes = nodes.for_shards(len(step.shards()))
+    source = models.proxy_source(config)
+    nodes = nodes.for_shards(len(step.shards()), source.local_bytes(config.proxy.dtype))
     trained = step.run.path / step.proxy_input(FINETUNE, step.epoch)
     return map_shards(
         step,
         nodes,
         PerplexityWorker,
         {
-            "weights": models.proxy_source(config) if step.epoch == 0 else trained,
+            "weights": source if step.epoch == 0 else trained,
             "dtype": config.proxy.dtype,
             "device": nodes.device,
             "batch_tokens": config.resources.score_batch_tokens,
