@@ -104,7 +104,7 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         "pool",
         nargs="*",
         metavar="POOL",
-        help="file, folder or glob of .jsonl, .json (array), .parquet, .jsonl.gz; "
+        help="file, folder or glob of .jsonl, .json (array), .parquet, .jsonl.gz, .jsonl.zst; "
         "without it the configuration's pool.paths",
     )
     command.add_argument(
@@ -117,6 +117,11 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         metavar="A.B=C",
         dest="settings",
         help="one setting over the file's; may be repeated",
+    )
+    command.add_argument(
+        "--max-reject-fraction",
+        metavar="X",
+        help="part of the lines that may be rejected before the run stops (default: 0.01)",
     )
     stages = ", ".join(STAGE_NAMES)
     command.add_argument(
@@ -207,7 +212,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _config(options: argparse.Namespace) -> Config:
-    config = Config.load(options.config, list(options.settings))
+    settings = list(options.settings)
+    if options.max_reject_fraction is not None:
+        settings.append(f"pool.max_reject_fraction={options.max_reject_fraction}")
+    config = Config.load(options.config, settings)
     return config.override(pool={"paths": options.pool}) if options.pool else config
 
 

@@ -43,6 +43,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction01 = Annotated[float, Field(ge=0, lt=1)]
+Part01 = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -83,7 +84,7 @@ class PoolConfig(Section):
     """1-pool: which rows there are."""
 
     paths: tuple[str, ...] = ()
-    """Files, folders or globs of .jsonl, .json, .parquet, .jsonl.gz."""
+    """Files, folders or globs of .jsonl, .json, .parquet, .jsonl.gz, .jsonl.zst."""
     fields: FieldMap | None = None
     """Names of the rows' keys, where the format is not recognised from them."""
     source_field: str | None = None
@@ -94,6 +95,12 @@ class PoolConfig(Section):
     """Rows per shard, the unit of work and of resume."""
     shard_bytes: PositiveInt = 64 * 2**20
     """Bytes of `raw` text at which a shard is closed early."""
+    max_row_bytes: PositiveInt = 16 * 2**20
+    """Larger rows are rejected before they are parsed."""
+    max_reject_fraction: Part01 = 0.01
+    """Part of the lines that may be rejected before the run stops; one line always may."""
+    keep_broken_files: bool = False
+    """Score the rows before the break of a damaged file, instead of stopping."""
 
 
 class EmbedConfig(Section):

@@ -22,6 +22,23 @@ class PoolError(PoolscoreError):
         return f"{self.what}\n  where: {self.where}\n  fix:   {self.fix}"
 
 
+class BrokenFileError(PoolError):
+    """A file of a pool that cannot be trusted from some line on, or not at all.
+
+    Args:
+        what: what is wrong with it.
+        where: the file and the place.
+        fix: how to mend it.
+        reason: one of `schema.FILE_REASONS`.
+        line: the line at which it breaks; rows before it are whole.
+    """
+
+    def __init__(self, what: str, where: str, fix: str, reason: str, line: int) -> None:
+        super().__init__(what, where, fix)
+        self.args = what, where, fix, reason, line  # what pickling hands on
+        self.reason, self.line = reason, line
+
+
 class ModelError(PoolscoreError):
     """A model cannot be used."""
 

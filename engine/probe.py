@@ -339,7 +339,12 @@ def _sample_steps(config: Config, folder: Path, lines: list[bytes]) -> tuple[Ste
     (folder / "sample.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     paths = [str(folder / "sample.jsonl")]
     small = config.override(
-        pool={"paths": paths, "shard_rows": max(1, len(lines)), "shard_bytes": 2**40}
+        pool={
+            "paths": paths,
+            "shard_rows": max(1, len(lines)),
+            "shard_bytes": 2**40,
+            "max_reject_fraction": 1,
+        }
     )
     run = RunDir(folder / "run")
     ingest = Step("pool", POOL, 0, small, run, {}, {}, "plan")

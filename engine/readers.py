@@ -1,36 +1,50 @@
 """The files of a pool, and their raw rows with the place of each. No Ray, no formats of rows.
 
 Every line that is not blank comes out once: as a row, or with the reason why it is none. One bad
-line costs one line. A file that is one document (a JSON array, Parquet, gzip) and is broken stops
-with a `PoolError`, as nothing after the break can be trusted.
+line costs one line. A file that is one document (a JSON array, Parquet, an archive) and is broken
+ends with a `BrokenFileError`, as nothing after the break can be trusted.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import os
 import re
-import zlib
+from base64 import b64decode
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine import schema
-from engine.errors import PoolError
+from engine.errors import BrokenFileError, PoolError
 from engine.formats import json_text, json_type
 
-SUFFIXES: Final = (".jsonl", ".json", ".parquet", ".jsonl.gz")
+SUFFIXES: Final = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".jsonl.zst")
 PIECE_BYTES: Final = 32 * 2**20
 """What one process reads at a time: a second of work or so, and far more than it takes to start."""
 
+MAX_ROW_BYTES: Final = 16 * 2**20
+UNPACKED_BYTES, MAX_RATIO = 2**28, 100
+"""An archive may unpack to this much, or to so many times its own size. Text shrinks tenfold; what
+shrinks a thousandfold was made to fill somebody's memory."""
+
+_ARCHIVES: Final = {".jsonl.gz": "gzip", ".jsonl.zst": "zstd"}
+_MAGIC: Final = {
+    b"\x1f\x8b": "gzip, so its name must end in .jsonl.gz",
+    b"\x28\xb5\x2f\xfd": "zstd, so its name must end in .jsonl.zst",
+    b"PAR1": "Parquet, so its name must end in .parquet",
+    b"PK\x03\x04": "a zip archive, which has to be unpacked",
+    b"\xff\xfe": "UTF-16 text: iconv -f UTF-16 -t UTF-8 mends it",
+    b"\xfe\xff": "UTF-16 text: iconv -f UTF-16 -t UTF-8 mends it",
+}
+"""What text never begins with."""
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _GLOB: Final = re.compile(r"[*?[]")
 _JSON_SPACE: Final = re.compile(r"[ \t\n\r]*")
@@ -180,7 +194,8 @@ def cut(file: PoolFile, max_bytes: int = PIECE_BYTES) -> list[Piece]:
     """
     with _errors_for_people(file):
         size = file.path.stat().st_size
-    step = max_bytes if _is_plain(file) else max(size, 1)
+        whole = not _is_plain(file) or _kind(file.path) is not None
+    step = max(size, 1) if whole else max_bytes
     starts = range(0, max(size, 1), step)  # an empty file is a piece too: its kind may mind
     return [Piece(file, start, min(start + step, size)) for start in starts]
 
@@ -207,6 +222,13 @@ def _is_plain(file: PoolFile) -> bool:
     return file.path.name.lower().endswith(".jsonl")
 
 
+def _kind(path: Path) -> str | None:
+    """What a file is by its first bytes, if that is surely no text."""
+    with path.open("rb") as stream:
+        first = stream.read(max(map(len, _MAGIC)))
+    return next((kind for magic, kind in _MAGIC.items() if first.startswith(magic)), None)
+
+
 @contextmanager
 def _errors_for_people(file: PoolFile) -> Iterator[None]:
     try:
@@ -220,29 +242,45 @@ def _errors_for_people(file: PoolFile) -> Iterator[None]:
 # ── which rows ───────────────────────────────────────────────────────────────────────────────────
 
 
-def read_lines(piece: Piece) -> Iterator[Line]:
+def read_lines(piece: Piece, max_row_bytes: int = MAX_ROW_BYTES) -> Iterator[Line]:
     """Every line of the piece that is not blank, in order, as it is read.
 
+    Args:
+        piece: what to read.
+        max_row_bytes: larger rows are rejected.
+
     Raises:
-        PoolError: the file cannot be read, or is one broken document; lines may have come before.
+        PoolError: the file cannot be read.
+        BrokenFileError: it is broken as a whole, or from some line on; lines may have come before.
     """
     path = piece.file.path
     name = path.name.lower()
+    archive = next((kind for end, kind in _ARCHIVES.items() if name.endswith(end)), None)
     with _errors_for_people(piece.file):
+        if not name.endswith(".parquet") and not archive and (kind := _kind(path)):
+            raise BrokenFileError(
+                "a pool file is not what its name says",
+                str(path),
+                f"it is {kind}",
+                schema.WRONG_KIND,
+                1,
+            )
         if _is_plain(piece.file):
             with path.open("rb", buffering=_BUFFER_BYTES) as stream:
                 prefix = b"" if piece.start else _BOM
-                yield from _read_jsonl(_starting_in(piece, stream), prefix)
-        elif name.endswith(".jsonl.gz"):
-            yield from _read_gzip(path)
+                yield from _read_jsonl(
+                    _starting_in(piece, stream, max_row_bytes), prefix, max_row_bytes
+                )
+        elif archive:
+            yield from _read_archive(path, archive, max_row_bytes)
         elif name.endswith(".json"):
-            yield from _read_array(path)
+            yield from _read_array(path, max_row_bytes)
         else:
-            yield from _read_parquet(path)
+            yield from _read_parquet(path, max_row_bytes)
 
 
-def _starting_in(piece: Piece, stream: BinaryIO) -> Iterator[bytes]:
-    """The lines that start in the piece, each with its end."""
+def _starting_in(piece: Piece, stream: BinaryIO, max_row_bytes: int) -> Iterator[bytes]:
+    """The lines that start in the piece, as `_bounded` gives them."""
     at = max(piece.start - 1, 0)
     stream.seek(at)
     if piece.start:
@@ -251,34 +289,91 @@ def _starting_in(piece: Piece, stream: BinaryIO) -> Iterator[bytes]:
         if not rest.endswith(b"\n"):
             return
         at += len(rest)
-    for line in stream:
+    for line, length in _bounded(stream, max_row_bytes):
         yield line
-        at += len(line)
+        at += length
         if at >= piece.end:
             return
 
 
-def _read_gzip(path: Path) -> Iterator[Line]:
+def _bounded(stream: BinaryIO, max_row_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """Every line with its end, and its length; of one that is too large only the beginning."""
+    most = max_row_bytes + len(_BOM) + len(b"\r\n")
+    while line := stream.readline(most):
+        length = len(line)
+        if length == most and not line.endswith(b"\n"):
+            while rest := stream.readline(_BUFFER_BYTES):
+                length += len(rest)
+                if rest.endswith(b"\n"):
+                    break
+        yield line, length
+
+
+def _read_archive(path: Path, codec: str, max_row_bytes: int) -> Iterator[Line]:
+    """JSON lines in gzip or zstd, of one member or several."""
+    line = 0
     try:
-        if path.stat().st_size == 0:  # which Python takes for an empty archive, and gzip does not
+        size = path.stat().st_size
+        if size == 0:
             raise EOFError("the file is empty")
-        with gzip.open(path, "rb") as archive:
-            # The archive's own readline is Python, a reader around it is C.
-            yield from _read_jsonl(io.BufferedReader(archive, _BUFFER_BYTES), _BOM)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        fix = "copy or download it again; gzip --test must pass"
-        what = f"a pool file is not whole gzip: {error}"
-        raise PoolError(what, str(path), fix) from None
+        with _Unpacked(path, codec, max(UNPACKED_BYTES, MAX_RATIO * size)) as unpacked:
+            stream = cast(BinaryIO, io.BufferedReader(unpacked, _BUFFER_BYTES))
+            lines = (line for line, _ in _bounded(stream, max_row_bytes))
+            for found in _read_jsonl(lines, _BOM, max_row_bytes):
+                line = found.line
+                yield found
+    except _TooMuchError as error:
+        fix = "unpack it yourself and look at it"
+        what = f"a pool file is not read: {error}"
+        raise BrokenFileError(what, str(path), fix, schema.UNSAFE_FILE, line + 1) from None
+    except (EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's errors, not the archive's
+        fix = f"copy or download it again; {codec} --test must pass"
+        what = f"a pool file is not whole {codec}: {error}"
+        raise BrokenFileError(what, str(path), fix, schema.BROKEN_FILE, line + 1) from None
 
 
-def _read_jsonl(lines: Iterable[bytes], prefix: bytes) -> Iterator[Line]:
+class _TooMuchError(Exception):
+    """An archive unpacks to more than it may."""
+
+
+class _Unpacked(io.RawIOBase):
+    """What an archive unpacks to, up to a limit."""
+
+    def __init__(self, path: Path, codec: str, max_bytes: int) -> None:
+        self._stream = pa.CompressedInputStream(pa.OSFile(str(path)), codec)
+        self._max_bytes = self._left = max_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        num = self._stream.readinto(buffer)
+        self._left -= num
+        if self._left < 0:
+            raise _TooMuchError(f"it unpacks to more than {self._max_bytes:,} bytes")
+        return num
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _read_jsonl(lines: Iterable[bytes], prefix: bytes, max_row_bytes: int) -> Iterator[Line]:
     for number, line in enumerate(lines, start=1):
         if number == 1:
             line = line.removeprefix(prefix)
         # Only \n ends a line: text may hold every other character that Python splits at.
         line = line.removesuffix(b"\n").removesuffix(b"\r")
-        if line and not line.isspace():
+        if len(line) > max_row_bytes:
+            yield _too_large(number, max_row_bytes)
+        elif line and not line.isspace():
             yield _parse(number, line)
+
+
+def _too_large(number: int, max_row_bytes: int) -> Line:
+    return Line(number, None, None, schema.ROW_TOO_LARGE, f"more than {max_row_bytes:,} bytes")
 
 
 def _parse(number: int, line: bytes) -> Line:
@@ -289,6 +384,8 @@ def _parse(number: int, line: bytes) -> Line:
         return Line(number, None, None, schema.INVALID_UTF8, f"byte {error.start + 1} of the line")
     try:
         row = _decode(raw)
+    except _DuplicateKeyError as error:
+        return Line(number, None, None, schema.DUPLICATE_KEY, str(error))
     except (ValueError, RecursionError) as error:
         return Line(number, None, None, schema.INVALID_JSON, _problem(error))
     if type(row) is not dict:
@@ -314,15 +411,27 @@ def _refuse_constant(name: str) -> NoReturn:
     raise _NotJsonError(f"{name} is not JSON")
 
 
+class _DuplicateKeyError(ValueError):
+    """Python's parser keeps the last of the values, others the first."""
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise _DuplicateKeyError("a key comes twice in one object")
+    return made
+
+
 # Built once: json.loads builds a decoder per call when it is given options.
+_decode: Final = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object).decode
 _decoder: Final = json.JSONDecoder(parse_constant=_refuse_constant)
-_decode: Final = _decoder.decode
+"""For elements of an array: what comes behind one that names a key twice can still be found."""
 
 
 # ── one JSON array ───────────────────────────────────────────────────────────────────────────────
 
 
-def _read_array(path: Path) -> Iterator[Line]:
+def _read_array(path: Path, max_row_bytes: int) -> Iterator[Line]:
     """A .json file: one array of objects. The whole document is held in memory."""
     text = _document(path)
     at = _skip_space(text, 0)
@@ -336,11 +445,9 @@ def _read_array(path: Path) -> Iterator[Line]:
     while mark != "]":
         line += text.count("\n", counted, at)
         counted = at
-        row, end = _element(path, text, at)
-        if type(row) is dict:
-            yield Line(line, text[at:end], row, None, None)
-        else:
-            yield Line(line, None, None, schema.NOT_AN_OBJECT, json_type(row))
+        end = _element(path, text, at)[1]
+        raw = text[at:end].encode()
+        yield _parse(line, raw) if len(raw) <= max_row_bytes else _too_large(line, max_row_bytes)
         end = _skip_space(text, end)
         mark = text[end : end + 1]
         if mark not in (",", "]"):
@@ -356,8 +463,9 @@ def _document(path: Path) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        fix = "save it as UTF-8"
-        raise PoolError("a pool file is not valid UTF-8", f"{path}, line {line}", fix) from None
+        what, fix = "a pool file is not valid UTF-8", "save it as UTF-8"
+        where = f"{path}, line {line}"
+        raise BrokenFileError(what, where, fix, schema.BROKEN_FILE, line) from None
 
 
 def _element(path: Path, text: str, at: int) -> tuple[object, int]:
@@ -374,20 +482,21 @@ def _skip_space(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _syntax_error(path: Path, text: str, at: int, problem: str) -> PoolError:
+def _syntax_error(path: Path, text: str, at: int, problem: str) -> BrokenFileError:
     fix = (
         "mend it there, or write one row per line to a .jsonl file, where a bad line costs one row"
     )
-    return PoolError(f"a pool file is not valid JSON: {problem}", _place(path, text, at), fix)
+    return _broken_array(f"a pool file is not valid JSON: {problem}", path, text, at, fix)
 
 
-def _place(path: Path, text: str, at: int) -> str:
+def _broken_array(what: str, path: Path, text: str, at: int, fix: str) -> BrokenFileError:
     line = text.count("\n", 0, at) + 1
     column = at - text.rfind("\n", 0, at)
-    return f"{path}, line {line}, column {column}"
+    where = f"{path}, line {line}, column {column}"
+    return BrokenFileError(what, where, fix, schema.BROKEN_FILE, line)
 
 
-def _not_an_array(path: Path, text: str, at: int) -> PoolError:
+def _not_an_array(path: Path, text: str, at: int) -> BrokenFileError:
     if at == len(text):
         return _syntax_error(path, text, at, "the file is empty")
     value, end = _element(path, text, at)
@@ -399,31 +508,96 @@ def _not_an_array(path: Path, text: str, at: int) -> PoolError:
     else:
         return _syntax_error(path, text, after, "Extra data")
     what = f"a .json pool file must be one array of objects, and this one is {json_type(value)}"
-    return PoolError(what, _place(path, text, at), fix)
+    return _broken_array(what, path, text, at, fix)
 
 
 # ── Parquet ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read_parquet(path: Path) -> Iterator[Line]:
+def _read_parquet(path: Path, max_row_bytes: int) -> Iterator[Line]:
     number = 0
+    with _parquet_errors(path) as place, open_parquet(path) as table:
+        for batch in table.iter_batches(batch_size=_BATCH_ROWS):
+            for row in _rows(batch):
+                number += 1
+                place["row"] = number
+                if row is None:
+                    problem = "a text cell is not valid UTF-8"
+                    yield Line(number, None, None, schema.INVALID_UTF8, problem)
+                    continue
+                raw = json_text(row)
+                # No text is shorter in UTF-8 than in characters.
+                if len(raw) > max_row_bytes or len(raw.encode("utf-8", "replace")) > max_row_bytes:
+                    yield _too_large(number, max_row_bytes)
+                else:
+                    yield Line(number, raw, row, None, None)
+
+
+@contextmanager
+def _parquet_errors(path: Path) -> Iterator[dict[str, int]]:
+    """Tells what pyarrow finds wrong, after the ``row`` that the caller counts."""
+    place = {"row": 0}
     try:
-        with pa.OSFile(str(path)) as stream, pq.ParquetFile(stream) as table:
-            for batch in table.iter_batches(batch_size=_BATCH_ROWS):
-                for row in _rows(batch):
-                    number += 1
-                    if row is None:
-                        problem = "a text cell is not valid UTF-8"
-                        yield Line(number, None, None, schema.INVALID_UTF8, problem)
-                    else:
-                        yield Line(number, json_text(row), row, None, None)
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        yield place
+    except (FileNotFoundError, PermissionError, IsADirectoryError, BrokenFileError):
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        fix = "write or download it again; a Parquet file that was cut short cannot be read at all"
-        where = f"{path}, after row {number}"
-        raise PoolError(f"a pool file is not readable Parquet: {reason}", where, fix) from None
+        raise BrokenFileError(
+            f"a pool file is not readable Parquet: {reason}",
+            f"{path}, after row {place['row']}",
+            "write or download it again; a Parquet file that was cut short cannot be read at all",
+            schema.BROKEN_FILE,
+            place["row"] + 1,
+        ) from None
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """A Parquet file of plain types.
+
+    Extension types bring their own code: some libraries register types that unpickle what the
+    file's schema holds as soon as it is opened. So the schema's bytes are looked at before.
+
+    Raises:
+        BrokenFileError: a column has an extension type.
+        pyarrow.ArrowException, OSError: the file is no Parquet.
+    """
+    if _names_extension_types(path):
+        raise BrokenFileError(
+            "a pool file is not read: a column has an extension type, which can run code",
+            str(path),
+            "write it again with plain columns (text, numbers, lists, structs)",
+            schema.UNSAFE_FILE,
+            1,
+        )
+    return pq.ParquetFile(pa.OSFile(str(path)))
+
+
+_FOOTER_END: Final = 8
+"""Bytes behind Parquet's footer: its length, and PAR1."""
+_ARROW_SCHEMA: Final = re.compile(rb"ARROW:schema.{1,10}?([A-Za-z0-9+/\s]{8,})", re.DOTALL)
+_EXTENSION: Final = b"ARROW:extension:name"
+
+
+def _names_extension_types(path: Path) -> bool:
+    """Whether an Arrow schema in the footer names one; decodes nothing but base64."""
+    with path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        if size < 2 * _FOOTER_END:
+            return False
+        stream.seek(size - _FOOTER_END)
+        length = int.from_bytes(stream.read(4), "little")
+        stream.seek(max(0, size - _FOOTER_END - length))
+        footer = stream.read(min(length, size))
+    # What stands between key and value may look like base64 too, so each alignment is tried.
+    found = (text.translate(None, b" \t\r\n\x0b\x0c") for text in _ARROW_SCHEMA.findall(footer))
+    schemas = (_unpadded(text[start:]) for text in found for start in range(4))
+    return any(_EXTENSION in each for each in (footer, *schemas))
+
+
+def _unpadded(text: bytes) -> bytes:
+    """Base64 up to the last group of four characters."""
+    return b64decode(text[: len(text) // 4 * 4])
 
 
 def _rows(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:

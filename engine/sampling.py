@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine import readers
 from engine.errors import PoolError
@@ -113,14 +112,19 @@ def _take_jsonl(path: Path, wanted: Lines, before: Lines) -> list[bytes]:
 
 
 def _open_parquet(path: Path) -> tuple[int, Take]:
-    return pq.read_metadata(path).num_rows, lambda wanted: _take_parquet(path, wanted)
+    return _num_rows(path), lambda wanted: _take_parquet(path, wanted)
+
+
+def _num_rows(path: Path) -> int:
+    with readers.open_parquet(path) as table:
+        return table.metadata.num_rows
 
 
 def _take_parquet(path: Path, wanted: Lines) -> list[bytes]:
     """Rows of a Parquet file. Every batch is decoded, only the wanted rows become objects."""
     lines: list[bytes] = []
     start = 0
-    with pq.ParquetFile(path) as table:
+    with readers.open_parquet(path) as table:
         for batch in table.iter_batches():
             end = start + batch.num_rows
             inside = wanted[(wanted >= start) & (wanted < end)] - start

@@ -61,6 +61,11 @@ WRONG_TYPE: Final = "wrong_type"
 UNKNOWN_ROLE: Final = "unknown_role"
 LONE_SURROGATE: Final = "lone_surrogate"
 NO_TURNS: Final = "no_turns"
+DUPLICATE_KEY: Final = "duplicate_key"
+ROW_TOO_LARGE: Final = "row_too_large"
+BROKEN_FILE: Final = "broken_file"
+WRONG_KIND: Final = "wrong_kind"
+UNSAFE_FILE: Final = "unsafe_file"
 
 REJECT_REASONS: Final[dict[str, str]] = {
     INVALID_UTF8: "the line is not valid UTF-8",
@@ -72,7 +77,14 @@ REJECT_REASONS: Final[dict[str, str]] = {
     UNKNOWN_ROLE: "a turn's role is none that is known",
     LONE_SURROGATE: "the text holds half a surrogate pair, which no Unicode text can",
     NO_TURNS: "the conversation has no turns",
+    DUPLICATE_KEY: "an object names a key twice, and which value counts is anyone's guess",
+    ROW_TOO_LARGE: "the row is larger than pool.max_row_bytes",
+    BROKEN_FILE: "the file breaks off or is damaged here; the rows before are whole",
+    WRONG_KIND: "the file is not of the kind that its name says",
+    UNSAFE_FILE: "the file is refused unread: it could run code or fill the memory",
 }
+FILE_REASONS: Final = (BROKEN_FILE, WRONG_KIND, UNSAFE_FILE)
+"""Reasons that cost more than their line: nobody knows how many rows the file would have held."""
 
 # ── splits ───────────────────────────────────────────────────────────────────────────────────────
 TRAIN: Final = "train"

@@ -28,7 +28,11 @@ BATCH_SIZE = 20
 def make_config(pool: Path, model: Path, **resources: object) -> Config:
     return Config.from_tree(
         {
-            "pool": {"paths": [str(pool)], "shard_rows": SHARD_ROWS},
+            "pool": {
+                "paths": [str(pool)],
+                "shard_rows": SHARD_ROWS,
+                "max_reject_fraction": 0.1,
+            },
             "clusters": {"num": 3},
             "proxy": {"model": str(model), "name": "tiny", "max_tokens": 128},
             "finetune": {"learning_rate": 2e-3, "batch_size": BATCH_SIZE},

@@ -8,18 +8,22 @@ import decimal
 import gzip
 import json
 import os
+import resource
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from engine import schema
-from engine.errors import PoolError
+from engine import readers, schema
+from engine.errors import BrokenFileError, PoolError
 from engine.formats import Turn, to_conversation
 from engine.readers import Line, Piece, PoolFile, count_lines, cut, find_files, read_lines
 
@@ -61,6 +65,15 @@ def stops(path: Path, data: bytes) -> PoolError:
     return caught.value
 
 
+def until_break(path: Path, data: bytes) -> tuple[list[Line], BrokenFileError]:
+    """The lines that come before the file's break, and the break."""
+    (piece,) = cut(write(path, data))
+    found: list[Line] = []
+    with pytest.raises(BrokenFileError) as caught:
+        found.extend(read_lines(piece))
+    return found, caught.value
+
+
 # ── which files ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -73,7 +86,7 @@ def pool(tmp_path: Path) -> Path:
         "a/deep/y.jsonl.gz",
         "a/B.JSON",
         "a/notes.txt",
-        "a/rows.jsonl.zst",
+        "a/rows.jsonl.xz",
         ".hidden.jsonl",
         ".cache/c.jsonl",
     ):
@@ -200,9 +213,11 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, suffix: str) -> None:
         lines_of(PoolFile(folder, "folder"))
 
 
-def test_pool_error_survives_pickling() -> None:
+def test_pool_errors_survive_pickling() -> None:
     error = copy.copy(PoolError("what", "there", "do this"))  # which goes the way of pickling
     assert str(error) == "what\n  where: there\n  fix:   do this"
+    broken = copy.copy(BrokenFileError("what", "there", "do this", schema.BROKEN_FILE, 7))
+    assert (str(broken), broken.reason, broken.line) == (str(error), schema.BROKEN_FILE, 7)
 
 
 # ── JSON lines ───────────────────────────────────────────────────────────────────────────────────
@@ -278,17 +293,14 @@ texts = tricky | st.text(st.characters(exclude_categories=["Cs"]))
     pairs=st.lists(st.tuples(texts, texts), max_size=5),
     escape=st.booleans(),
     end=st.sampled_from(["\n", "\r\n", "\n\n"]),
-    zipped=st.booleans(),
+    archive=st.sampled_from(["", ".gz", ".zst"]),
 )
 def test_any_text_comes_through_jsonl(
-    tmp_path: Path, pairs: list[tuple[str, str]], escape: bool, end: str, zipped: bool
+    tmp_path: Path, pairs: list[tuple[str, str]], escape: bool, end: str, archive: str
 ) -> None:
     raws = [json.dumps({"prompt": p, "response": r}, ensure_ascii=escape) for p, r in pairs]
     data = "".join(raw + end for raw in raws).encode()
-    if zipped:
-        lines = read(tmp_path / "a.jsonl.gz", gzip.compress(data, compresslevel=1))
-    else:
-        lines = read(tmp_path / "a.jsonl", data)
+    lines = read(tmp_path / f"a.jsonl{archive}", PACK[archive](data))
     assert [line.raw.encode() for line in lines if line.raw is not None] == [
         raw.encode() for raw in raws
     ]
@@ -310,6 +322,7 @@ def test_rows_and_rejects_are_all_the_lines(tmp_path: Path, data: bytes) -> None
         for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
         if line.strip()
     ]
+    assume(not data.startswith(tuple(readers._MAGIC)))
     lines = read(tmp_path / "a.jsonl", data)
     assert [line.line for line in lines] == [number for number, _ in expected]
     for line, (_, text) in zip(lines, expected, strict=True):
@@ -379,22 +392,165 @@ def test_files_of_other_kinds_are_not_cut(tmp_path: Path, name: str) -> None:
     assert cut(write(tmp_path / name, b""), 2) == [Piece(file, 0, 0)]
 
 
-# ── gzip ─────────────────────────────────────────────────────────────────────────────────────────
+# ── archives ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_gzip_of_several_members(tmp_path: Path) -> None:
-    data = gzip.compress(b'{"a": 1}\n{"a"') + gzip.compress(b": 2}\n")
-    assert rows(read(tmp_path / "a.jsonl.gz", data)) == [(1, '{"a": 1}'), (2, '{"a": 2}')]
+def zstd(data: bytes) -> bytes:
+    packed = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(packed, "zstd") as stream:
+        stream.write(data)
+    return packed.getvalue().to_pybytes()
 
 
-def test_broken_gzip_stops(tmp_path: Path) -> None:
-    whole = gzip.compress(b'{"a": 1}\n' * 1000)
-    flipped = bytearray(whole)
-    flipped[-6] ^= 1  # in the checksum
-    for data in (b"", whole[:-9], whole[:5], b'{"a": 1}\n', bytes(flipped), whole + b"rest"):
-        error = stops(tmp_path / "a.jsonl.gz", data)
-        assert error.what.startswith("a pool file is not whole gzip: ")
-        assert error.where == str(tmp_path / "a.jsonl.gz")
+def gzipped(data: bytes) -> bytes:
+    return gzip.compress(data, compresslevel=1)
+
+
+PACK = {"": bytes, ".gz": gzipped, ".zst": zstd}
+archives = pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzipped), (".zst", zstd)])
+
+
+@archives
+def test_archives_of_several_members(
+    tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]
+) -> None:
+    data = pack(b'{"a": 1}\n{"a"') + pack(b": 2}\n")
+    assert rows(read(tmp_path / f"a.jsonl{suffix}", data)) == [(1, '{"a": 1}'), (2, '{"a": 2}')]
+
+
+@archives
+def test_a_broken_archive_gives_the_rows_before_the_break(
+    tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    whole = pack(b'{"a": 1}\n' * 1000)
+    for data in (b"", whole[:-3], whole[:5], b'{"a": 1}\n', whole + b"rest"):
+        found, error = until_break(path, data)
+        assert error.what.startswith("a pool file is not whole ")
+        assert error.where == str(path)
+        assert (error.reason, error.line) == (schema.BROKEN_FILE, len(found) + 1)
+
+
+@archives
+def test_rows_long_before_the_break_come_through(
+    tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]
+) -> None:
+    noise = np.random.default_rng(0).bytes(3 * 2**20).hex()
+    whole = pack(
+        "".join(f'{{"a": "{noise[i : i + 1000]}"}}\n' for i in range(0, len(noise), 1000)).encode()
+    )
+    found, error = until_break(tmp_path / f"a.jsonl{suffix}", whole[: len(whole) // 2])
+    assert 1000 < len(found) == error.line - 1 < 4000
+
+
+def test_a_wrong_checksum_is_a_break(tmp_path: Path) -> None:
+    flipped = bytearray(gzipped(b'{"a": 1}\n' * 1000))
+    flipped[-6] ^= 1
+    assert until_break(tmp_path / "a.jsonl.gz", bytes(flipped))[1].reason == schema.BROKEN_FILE
+
+
+@archives
+def test_an_archive_that_unpacks_to_too_much(
+    tmp_path: Path,
+    suffix: str,
+    pack: Callable[[bytes], bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(readers, "UNPACKED_BYTES", 3 * 2**20)
+    small, large = b'{"a": 1}\n' * (2**20 // 9), b" " * 4 * 2**20
+    assert len(read(tmp_path / f"a.jsonl{suffix}", pack(small))) == len(small) // 9
+    found, error = until_break(tmp_path / f"a.jsonl{suffix}", pack(small + large))
+    assert (error.reason, error.line) == (schema.UNSAFE_FILE, len(found) + 1)
+    assert "unpacks to more than 3,145,728 bytes" in error.what
+
+
+def test_an_archive_may_shrink_a_hundredfold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "UNPACKED_BYTES", 0)
+    text = "".join(f'{{"a": "{"x" * 60}{number}"}}\n' for number in range(2000)).encode()
+    assert 10 < len(text) / len(gzip.compress(text)) < readers.MAX_RATIO
+    assert len(read(tmp_path / "a.jsonl.gz", gzip.compress(text))) == 2000
+
+
+def test_ten_gigabytes_in_ten_megabytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(bytes(10 * 2**20)) * 1000)  # members of 10 MB of zeros
+    assert path.stat().st_size < 11 * 10**6
+    before = memory()
+    with pytest.raises(BrokenFileError, match="unpacks to more than 1,0"):
+        lines_of(PoolFile(path, path.name))
+    assert memory() - before < 200 * 2**20
+
+
+def memory() -> int:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+# ── rows too large, files of another kind ────────────────────────────────────────────────────────
+
+
+def test_rows_over_the_limit_are_rejected_unread(tmp_path: Path) -> None:
+    fits, over = '{"a": "%s"}' % ("é" * 6), '{"a": "%s"}' % ("é" * 7)
+    limit = len(fits.encode())
+    lines = [fits, over, fits, over * 1000, fits, over]
+    expected = [(1, True), (2, False), (3, True), (4, False), (5, True), (6, False)]
+    for end in ("\n", "\r\n"):
+        file = write(tmp_path / "a.jsonl", ("\ufeff" + end.join(lines)).encode())
+        for piece_bytes in (1, 10, 50, 10**6):
+            found = [line for piece in cut(file, piece_bytes) for line in read_lines(piece, limit)]
+            assert [line.raw is not None for line in found] == [ok for _, ok in expected]
+    assert [(line.line, line.raw is not None) for line in read_whole(file, limit)] == expected
+    assert {line.reason for line in found if line.raw is None} == {schema.ROW_TOO_LARGE}
+    array = write(tmp_path / "a.json", f"[{fits},\n{over}]".encode())
+    assert rejects(read_whole(array, limit)) == [
+        (2, schema.ROW_TOO_LARGE, f"more than {limit} bytes")
+    ]
+    pq.write_table(pa.table({"a": ["é" * 6, "é" * 8]}), tmp_path / "a.parquet")
+    found = read_whole(PoolFile(tmp_path / "a.parquet", "a.parquet"), limit)
+    assert [line.reason for line in found] == [None, schema.ROW_TOO_LARGE]
+
+
+def read_whole(file: PoolFile, max_row_bytes: int) -> list[Line]:
+    (piece,) = cut(file)
+    return list(read_lines(piece, max_row_bytes))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (gzip.compress(b"{}"), "gzip"),
+        (zstd(b"{}"), "zstd"),
+        (b"PAR1....", "Parquet"),
+        (b"PK\x03\x04....", "zip"),
+        ('{"a": 1}\n'.encode("utf-16"), "UTF-16"),
+        ('\ufeff{"a": 1}\n'.encode("utf-16-be"), "UTF-16"),
+    ],
+)
+def test_files_that_are_not_what_their_name_says(
+    tmp_path: Path, suffix: str, data: bytes, kind: str
+) -> None:
+    file = write(tmp_path / f"a{suffix}", data)
+    assert len(cut(file, 1)) == 1  # nobody looks for lines in it
+    found, error = until_break(file.path, data)
+    assert (found, error.reason, error.line) == ([], schema.WRONG_KIND, 1)
+    assert kind in error.fix
+
+
+def test_a_key_that_comes_twice(tmp_path: Path) -> None:
+    bad = ['{"a": 1, "a": 1}', '{"b": [{"c": 1, "d": 2, "c": 3}]}']
+    lines = read(tmp_path / "a.jsonl", "\n".join([*bad, '{"a": {"a": 1}}']).encode())
+    detail = "a key comes twice in one object"
+    assert rejects(lines) == [(at, schema.DUPLICATE_KEY, detail) for at in (1, 2)]
+    assert lines[2].row == {"a": {"a": 1}}
+    lines = read(tmp_path / "a.json", f'[{bad[0]},\n{{"a": 1}},\n{bad[1]}]'.encode())
+    assert [(line.line, line.reason) for line in lines] == [
+        (1, schema.DUPLICATE_KEY),
+        (2, None),
+        (3, schema.DUPLICATE_KEY),
+    ]
 
 
 # ── a JSON array ─────────────────────────────────────────────────────────────────────────────────
@@ -561,6 +717,56 @@ def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
     lines = parquet(tmp_path / "a.parquet", pa.table({"text": cells}))
     assert rows(lines) == [(1, '{"text":"a"}'), (2, None), (3, '{"text":"c"}')]
     assert rejects(lines) == [(2, schema.INVALID_UTF8, "a text cell is not valid UTF-8")]
+
+
+class Harmful(pa.ExtensionType):
+    """Runs what a file's schema holds, as types of this kind have done."""
+
+    canary: ClassVar[list[bytes]] = []
+
+    def __init__(self) -> None:
+        super().__init__(pa.string(), "tests.harmful")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b"payload"
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> Harmful:
+        cls.canary.append(serialized)
+        return cls()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_extension_types_are_refused_before_they_run(tmp_path: Path, nested: bool) -> None:
+    cells = pa.ExtensionArray.from_storage(Harmful(), pa.array(["a", "b"]))
+    column = pa.StructArray.from_arrays([cells], ["inside"]) if nested else cells
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["x", "y"], "other": column}), path)
+    pa.register_extension_type(Harmful())
+    try:
+        pq.read_schema(path)
+        assert Harmful.canary  # the danger is real
+        Harmful.canary.clear()
+        found, error = until_break(path, path.read_bytes())
+    finally:
+        pa.unregister_extension_type("tests.harmful")
+    assert Harmful.canary == []
+    assert (found, error.reason) == ([], schema.UNSAFE_FILE)
+
+
+def test_any_schema_that_is_plain_is_read(tmp_path: Path) -> None:
+    # Lengths of schemas take all values here, and with them what stands before the base64.
+    for num in range(1, 40):
+        table = pa.table({f"column-{'x' * num}-{at}": ["a"] for at in range(num)})
+        assert len(parquet(tmp_path / "a.parquet", table)) == 1
+
+
+def test_encrypted_parquet_stops(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": ["text"]}), path)
+    _, error = until_break(path, path.read_bytes()[:-4] + b"PARE")
+    assert (error.reason, error.line) == (schema.BROKEN_FILE, 1)
+    assert "ncrypt" in error.what
 
 
 def test_broken_parquet_stops(tmp_path: Path) -> None:

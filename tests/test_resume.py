@@ -23,7 +23,7 @@ def start(pool: Path, run_dir: Path) -> subprocess.Popen[str]:
         [
             *(sys.executable, "-m", "engine", "run", str(pool), "--run-dir", str(run_dir)),
             *("--set", "pool.shard_rows=5", "--set", "resources.num_workers=1"),
-            *("--until", "embed"),
+            *("--max-reject-fraction", "0.1", "--until", "embed"),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

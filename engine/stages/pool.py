@@ -13,6 +13,7 @@ decides where shards end. The second puts the shards together.
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import tempfile
 import uuid
@@ -34,7 +35,7 @@ import pyarrow.compute as pc
 from engine import formats, readers, schema
 from engine.columns import id_bits
 from engine.config import Config, PoolConfig
-from engine.errors import PoolError
+from engine.errors import BrokenFileError, PoolError
 from engine.failures import for_people
 from engine.nodes import Nodes
 from engine.parallel import peak_memory_bytes, run_all
@@ -43,7 +44,7 @@ from engine.rundir import RunDir
 from engine.step import REJECTED_FILE, Outcome, Step
 
 NAME = "pool"
-VERSION = 1
+VERSION = 2
 
 BATCH_ROWS, BATCH_CHARS = 4096, 64 * 2**20
 """Rows and characters of text that a reader holds before it writes them down."""
@@ -54,10 +55,11 @@ _ROWS = pa.schema([field for field in schema.POOL if field.name != "row"])
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
-    """The files by content, and every setting of the pool but where the files lie."""
+    """The files by content, and every setting of the pool that decides what its rows are."""
     files = readers.find_files(config.pool.paths)
     digests = run.hash_files({file.name: file.path for file in files})
-    return {**config.pool.model_dump(mode="json", exclude={"paths"}), "files": digests}
+    exclude = {"paths", "max_reject_fraction", "keep_broken_files"}
+    return {**config.pool.model_dump(mode="json", exclude=exclude), "files": digests}
 
 
 def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES) -> Outcome:
@@ -69,7 +71,8 @@ def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES)
         piece_bytes: what one process reads at a time. Never changes what comes out.
 
     Raises:
-        PoolError: a file is unreadable as a whole, or no row is left.
+        PoolError: a file is broken or unreadable, too many lines are rejected, or no row is left.
+            What was rejected is in ``rejected.parquet`` by then.
     """
     config = step.config.pool
     files = readers.find_files(config.paths)
@@ -78,19 +81,13 @@ def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES)
         nodes = None
     with _parts_folder(step) as folder, for_people(step):
         parts = _read_all(step, nodes, batches, folder)
+        num_rows = sum(part.num_rows for part in parts)
         rejected = pa.concat_tables([part.open_rejected() for part in parts]).combine_chunks()
+        step.commit(REJECTED_FILE, rejected)
+        _refuse_rotten(step, files, num_rows, rejected)
         shards = _shards(parts, config)
         written = _write_all(step, nodes, shards)
     _remove_all_but(step, {shard.name for shard in shards})
-    num_rows = sum(part.num_rows for part in parts)
-    if not num_rows:
-        raise PoolError(
-            what=f"the pool has no row that can be read; {len(rejected):,} lines were rejected",
-            where=f"{', '.join(file.name for file in files[:3])}{_first(rejected)}",
-            fix="see docs/formats.md for the formats known, or name the rows' own keys with "
-            "--set pool.fields.prompt=… --set pool.fields.response=…",
-        )
-    step.commit(REJECTED_FILE, rejected)
     reasons = Counter(rejected["reason"].to_pylist())
     return Outcome(
         rows_in=num_rows + len(rejected),
@@ -128,11 +125,58 @@ def _remove_all_but(step: Step, shards: set[str]) -> None:
         (step.run.path / step.folder / shard).unlink()
 
 
-def _first(rejected: pa.Table) -> str:
-    if not rejected:
-        return ""
-    (first,) = rejected.slice(0, 1).to_pylist()
-    return f" (the first: line {first['line']}, {first['reason']}, {first['detail']})"
+MAX_LISTED = 5
+
+
+def _refuse_rotten(
+    step: Step, files: Sequence[readers.PoolFile], num_rows: int, rejected: pa.Table
+) -> None:
+    """Stop on a pool that is not what somebody took it for, and show the worst of it."""
+    config, where = step.config.pool, step.run.path / step.folder / REJECTED_FILE
+    listed = f"\n         all of them in {where}" if len(rejected) else ""
+    if not num_rows:
+        raise PoolError(
+            what=f"the pool has no row that can be read; {len(rejected):,} lines were rejected",
+            where=f"{', '.join(file.name for file in files[:3])}{_worst(rejected)}{listed}",
+            fix="see docs/formats.md for the formats known, or name the rows' own keys with "
+            "--set pool.fields.prompt=… --set pool.fields.response=…",
+        )
+    broken = rejected.filter(pa.array(np.isin(rejected["reason"].to_pylist(), schema.FILE_REASONS)))
+    if len(broken) and not config.keep_broken_files:
+        raise PoolError(
+            what=f"files of the pool are broken: {len(broken):,}",
+            where=f"{_lines_of(broken)}{listed}",
+            fix="mend them or leave them out. --set pool.keep_broken_files=true scores the rows "
+            "before each break",
+        )
+    share = len(rejected) / (num_rows + len(rejected))
+    if len(rejected) > max(1, config.max_reject_fraction * (num_rows + len(rejected))):
+        raise PoolError(
+            what=f"{len(rejected):,} of {num_rows + len(rejected):,} lines were rejected "
+            f"({share:.1%}), and pool.max_reject_fraction is {config.max_reject_fraction:.1%}",
+            where=f"{_worst(rejected).strip()}{listed}",
+            fix="look whether the pool is what you meant. --set pool.max_reject_fraction="
+            f"{math.ceil(1000 * share) / 1000:g} goes on without those lines",
+        )
+
+
+def _worst(rejected: pa.Table) -> str:
+    """How many lines of which file were rejected why, most first, each with its first line."""
+    groups = rejected.group_by(["file", "reason"], use_threads=False)
+    counts = groups.aggregate([([], "count_all"), ("line", "first"), ("detail", "first")])
+    rows = sorted(counts.to_pylist(), key=lambda row: -row["count_all"])
+    return "".join(
+        f"\n         {row['file']}: {row['count_all']:,} × {row['reason']}, first in line "
+        f"{row['line_first']} ({row['detail_first']})"
+        for row in rows[:MAX_LISTED]
+    )
+
+
+def _lines_of(rejected: pa.Table) -> str:
+    return "\n         ".join(
+        f"{row['file']}, line {row['line']}: {row['reason']}, {row['detail']}"
+        for row in rejected.slice(0, MAX_LISTED).to_pylist()
+    )
 
 
 # ── first pass: pieces to parts ──────────────────────────────────────────────────────────────────
@@ -203,10 +247,17 @@ def _read(config: PoolConfig, folder: Path, pieces: list[readers.Piece]) -> Part
     rejected = _Sheet(folder / f"{name}.rejected.arrow", schema.REJECTED)
     with closing(rows), closing(rejected):
         for piece in pieces:
-            for line in readers.read_lines(piece):
-                _take(line, piece.file, config, rows, rejected)
+            _read_piece(piece, config, rows, rejected)
     num_lines = readers.count_lines(pieces[-1])
     return Part(rows.path, rejected.path, rows.num_rows, num_lines, peak_memory_bytes())
+
+
+def _read_piece(piece: readers.Piece, config: PoolConfig, rows: _Sheet, rejected: _Sheet) -> None:
+    try:
+        for line in readers.read_lines(piece, config.max_row_bytes):
+            _take(line, piece.file, config, rows, rejected)
+    except BrokenFileError as error:
+        rejected.add((piece.file.name, error.line, error.reason, error.what))
 
 
 def _take(

@@ -19,6 +19,7 @@ from engine.config import Config, ResourcesConfig
 from engine.errors import PoolError
 from engine.nodes import Nodes
 from engine.readers import PIECE_BYTES, PoolFile
+from engine.rundir import RunDir
 from engine.stages import pool
 from engine.stages.pool import duplicates, shard_bounds, split_of
 from engine.step import POOL, Outcome, Step
@@ -31,7 +32,8 @@ def ingest(
     piece_bytes: int = PIECE_BYTES,
     **settings: object,
 ) -> tuple[Step, Outcome]:
-    config = Config.from_tree({"pool": {"paths": [str(p) for p in paths], **settings}})
+    tree = {"paths": [str(p) for p in paths], "max_reject_fraction": 1, **settings}
+    config = Config.from_tree({"pool": tree})
     made = make_step(tmp_path / "run", "pool", "unused", config)
     step = Step("pool", POOL, 0, config, made.run, {}, {}, "made-pool")
     return step, pool.run(step, nodes, piece_bytes)
@@ -115,6 +117,63 @@ def test_a_pool_without_a_row_is_refused(tmp_path: Path) -> None:
         ingest(tmp_path, [path])
 
 
+def test_a_rotten_pool_stops_and_shows_the_worst(tmp_path: Path) -> None:
+    a = write(tmp_path / "p/a.jsonl", [*map(row, range(95)), "{", "[]", "{"])
+    b = write(tmp_path / "p/b.jsonl", [row(200), "7"])
+    with pytest.raises(PoolError) as caught:
+        ingest(tmp_path, [a, b], max_reject_fraction=0.03)
+    said = str(caught.value)
+    assert "4 of 100 lines were rejected (4.0%)" in said
+    first, second, third, fourth = said.splitlines()[1:5]
+    assert "a.jsonl: 2 × invalid_json, first in line 96 (Expecting property name" in first
+    assert "a.jsonl: 1 × not_an_object, first in line 97 (a list)" in second
+    assert "b.jsonl: 1 × not_an_object, first in line 2 (a number)" in third
+    assert fourth.strip() == f"all of them in {tmp_path / 'run' / POOL / pool.REJECTED_FILE}"
+    assert "--set pool.max_reject_fraction=0.04" in said
+    step, outcome = ingest(tmp_path, [a, b], max_reject_fraction=0.04)
+    assert (outcome.rows_in, outcome.rows_out, outcome.rejected) == (100, 96, 4)
+    assert len(step.read(POOL, pool.REJECTED_FILE)) == 4
+
+
+@pytest.mark.parametrize(("num_bad", "stops"), [(1, False), (2, True)])
+def test_one_bad_line_never_stops_a_pool(tmp_path: Path, num_bad: int, stops: bool) -> None:
+    path = write(tmp_path / "p.jsonl", [row(1), *["{"] * num_bad])
+    if stops:
+        with pytest.raises(PoolError, match="2 of 3 lines were rejected"):
+            ingest(tmp_path, [path], max_reject_fraction=0.01)
+    else:
+        assert ingest(tmp_path, [path], max_reject_fraction=0.01)[1].rejected == 1
+
+
+def test_a_broken_file_stops_unless_its_rows_are_wanted(tmp_path: Path) -> None:
+    whole = write(tmp_path / "p/a.jsonl", [row(1)])
+    cut_off = tmp_path / "p/b.json"
+    cut_off.write_text(f"[{json.dumps(row(2))},\n {json.dumps(row(3))},\n {{")
+    with pytest.raises(PoolError) as caught:
+        ingest(tmp_path, [whole, cut_off])
+    assert "files of the pool are broken: 1" in str(caught.value)
+    assert "b.json, line 3: broken_file, a pool file is not valid JSON: " in str(caught.value)
+    step, outcome = ingest(tmp_path, [whole, cut_off], keep_broken_files=True)
+    assert (outcome.rows_out, outcome.details["rejected"]) == (3, {"broken_file": 1})
+    (entry,) = step.read(POOL, pool.REJECTED_FILE).to_pylist()
+    assert (entry["file"], entry["line"], entry["reason"]) == ("b.json", 3, schema.BROKEN_FILE)
+
+
+def test_what_is_tolerated_is_no_part_of_what_the_rows_are(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", [row(1)])
+    run = RunDir(tmp_path / "run")
+    found = [
+        pool.settings(Config.from_tree({"pool": {"paths": [str(path)], **own}}), run, 0)
+        for own in (
+            {},
+            {"max_reject_fraction": 1},
+            {"keep_broken_files": True},
+            {"max_row_bytes": 9},
+        )
+    ]
+    assert found[0] == found[1] == found[2] != found[3]
+
+
 # ── pieces, duplicates, shards ───────────────────────────────────────────────────────────────────
 
 
@@ -170,9 +229,12 @@ def test_ray_writes_the_same(tmp_path: Path, ray_session: None) -> None:
     assert written(shared) == written(step)
     assert (alone.workers, outcome.workers) == (1, 2)
     (folder / "b.jsonl.gz").write_bytes(b"broken")
-    with pytest.raises(PoolError, match=r"^a pool file is not whole gzip: (.|\n)*b\.jsonl\.gz"):
+    with pytest.raises(PoolError, match=r"b\.jsonl\.gz, line 1: broken_file, .*not whole gzip"):
         ingest(tmp_path / "ray", [folder], nodes, 2000, **SHARDS)
-    assert written(shared) == written(step)
+    assert {**written(shared), "rejected.parquet": b""} == {
+        **written(step),
+        "rejected.parquet": b"",
+    }
 
 
 def test_parts_of_a_killed_run_are_removed(tmp_path: Path) -> None:
