@@ -15,6 +15,8 @@ import pytest
 from engine import cli, pipeline, rundir
 
 Run = Callable[..., tuple[int, str]]
+TOLERANT = ("--max-reject-fraction", "0.1")
+"""The small pool is made to have 2 of 51 lines rejected."""
 
 
 @pytest.fixture
@@ -139,8 +141,8 @@ class TestErrors:
         self, poolscore: Run, pool_file: Path, tmp_path: Path
     ) -> None:
         run_dir = tmp_path / "r"
-        assert poolscore("run", pool_file, "--run-dir", run_dir, "--until", "pool")[0] == 0
-        again = ("run", pool_file, "--run-dir", run_dir, "--until", "pool")
+        again = ("run", pool_file, "--run-dir", run_dir, "--until", "pool", *TOLERANT)
+        assert poolscore(*again)[0] == 0
         change = ("--set", "pool.holdout_fraction=0.5")
         check(poolscore(*again, *change), "holdout_fraction: was 0.0, now 0.5", "--rebuild pool")
         assert poolscore(*again, *change, "--rebuild", "pool")[0] == 0
@@ -176,7 +178,8 @@ def test_status_shows_each_state(
     pool_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = tmp_path / "r"
-    arguments = ["run", str(pool_file), "--run-dir", str(run_dir), "--set", "pool.shard_rows=16"]
+    arguments = ["run", str(pool_file), "--run-dir", str(run_dir), *TOLERANT]
+    arguments += ["--set", "pool.shard_rows=16"]
     assert cli.main([*arguments, "--until", "embed"]) == 0
     (run_dir / pipeline.EMBED / rundir.RECORD).unlink()
     (run_dir / pipeline.EMBED / "part-00001.parquet").unlink()

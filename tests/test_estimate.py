@@ -186,6 +186,7 @@ def test_spread_visits_every_group_once_and_the_ends_early(count: int) -> None:
 def settings(tiny_opt: Path) -> list[str]:
     values = {
         "pool.shard_rows": 16,
+        "pool.max_reject_fraction": 0.1,
         "pool.holdout_fraction": 0.25,
         "clusters.num": 3,
         "proxy.model": tiny_opt,

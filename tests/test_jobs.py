@@ -118,6 +118,7 @@ def test_ray_job_submit_scores_a_pool(
     address, environment = head
     run_dir = tmp_path / "run"
     settings = {"proxy.model": tiny_opt, "proxy.max_tokens": 128, "clusters.num": 2}
+    settings["pool.max_reject_fraction"] = 0.1
     command = [
         *(str(BIN / "ray"), "job", "submit", "--address", address, "--"),
         *(sys.executable, str(REPOSITORY / "jobs" / "run.py"), str(pool_file)),
