@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn, cast
 
@@ -257,7 +258,8 @@ def read_lines(piece: Piece, max_row_bytes: int = MAX_ROW_BYTES) -> Iterator[Lin
     name = path.name.lower()
     archive = next((kind for end, kind in _ARCHIVES.items() if name.endswith(end)), None)
     with _errors_for_people(piece.file):
-        if not name.endswith(".parquet") and not archive and (kind := _kind(path)):
+        is_text = not archive and not name.endswith(".parquet")
+        if is_text and not piece.start and (kind := _kind(path)):
             raise BrokenFileError(
                 "a pool file is not what its name says",
                 str(path),
@@ -516,43 +518,38 @@ def _not_an_array(path: Path, text: str, at: int) -> BrokenFileError:
 
 def _read_parquet(path: Path, max_row_bytes: int) -> Iterator[Line]:
     number = 0
-    with _parquet_errors(path) as place, open_parquet(path) as table:
-        for batch in table.iter_batches(batch_size=_BATCH_ROWS):
-            for row in _rows(batch):
-                number += 1
-                place["row"] = number
-                if row is None:
-                    problem = "a text cell is not valid UTF-8"
-                    yield Line(number, None, None, schema.INVALID_UTF8, problem)
-                    continue
-                raw = json_text(row)
-                # No text is shorter in UTF-8 than in characters.
-                if len(raw) > max_row_bytes or len(raw.encode("utf-8", "replace")) > max_row_bytes:
-                    yield _too_large(number, max_row_bytes)
-                else:
-                    yield Line(number, raw, row, None, None)
-
-
-@contextmanager
-def _parquet_errors(path: Path) -> Iterator[dict[str, int]]:
-    """Tells what pyarrow finds wrong, after the ``row`` that the caller counts."""
-    place = {"row": 0}
     try:
-        yield place
-    except (FileNotFoundError, PermissionError, IsADirectoryError, BrokenFileError):
+        with open_parquet(path) as table:
+            batches = table.iter_batches(batch_size=_BATCH_ROWS)
+            rows = chain.from_iterable(map(_rows, batches))
+            for number, row in enumerate(rows, start=1):
+                yield _parquet_line(number, row, max_row_bytes)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise BrokenFileError(
             f"a pool file is not readable Parquet: {reason}",
-            f"{path}, after row {place['row']}",
+            f"{path}, after row {number}",
             "write or download it again; a Parquet file that was cut short cannot be read at all",
             schema.BROKEN_FILE,
-            place["row"] + 1,
+            number + 1,
         ) from None
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
+def _parquet_line(number: int, row: dict[str, Any] | None, max_row_bytes: int) -> Line:
+    if row is None:
+        problem = "a text cell is not valid UTF-8"
+        return Line(number, None, None, schema.INVALID_UTF8, problem)
+    raw = json_text(row)
+    # No text is shorter in UTF-8 than in characters.
+    if len(raw) > max_row_bytes or len(raw.encode("utf-8", "replace")) > max_row_bytes:
+        return _too_large(number, max_row_bytes)
+    return Line(number, raw, row, None, None)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """A Parquet file of plain types.
 
     Extension types bring their own code: some libraries register types that unpickle what the
@@ -570,7 +567,8 @@ def open_parquet(path: Path) -> pq.ParquetFile:
             schema.UNSAFE_FILE,
             1,
         )
-    return pq.ParquetFile(pa.OSFile(str(path)))
+    with pa.OSFile(str(path)) as stream, pq.ParquetFile(stream) as table:
+        yield table
 
 
 _FOOTER_END: Final = 8

@@ -149,10 +149,11 @@ def _refuse_rotten(
             fix="mend them or leave them out. --set pool.keep_broken_files=true scores the rows "
             "before each break",
         )
-    share = len(rejected) / (num_rows + len(rejected))
-    if len(rejected) > max(1, config.max_reject_fraction * (num_rows + len(rejected))):
+    num_lines = num_rows + len(rejected)
+    share = len(rejected) / num_lines
+    if len(rejected) > max(1, config.max_reject_fraction * num_lines):
         raise PoolError(
-            what=f"{len(rejected):,} of {num_rows + len(rejected):,} lines were rejected "
+            what=f"{len(rejected):,} of {num_lines:,} lines were rejected "
             f"({share:.1%}), and pool.max_reject_fraction is {config.max_reject_fraction:.1%}",
             where=f"{_worst(rejected).strip()}{listed}",
             fix="look whether the pool is what you meant. --set pool.max_reject_fraction="
