@@ -23,7 +23,7 @@ LIBRARY_BATCH_ROWS = 32
 def main() -> None:
     """Time both arms, and the reading and building of texts on their own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1000, help="rows to embed, about")
+    parser.add_argument("--rows", type=int, default=512, help="rows to embed, about")
     parser.add_argument("--shard-rows", type=int, default=512, help="rows per shard")
     parser.add_argument("--pairs", type=int, help="timed pairs; fewer for a quick trial")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -98,7 +98,7 @@ def _collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=400, help="rows of the pool (default: 400)")
+    parser.add_argument("--rows", type=int, default=300, help="rows of the pool (default: 300)")
     ids, scored = rows.tokenised(parser.parse_args().rows)
     whole = np.arange(len(ids) // STEP_ROWS * STEP_ROWS)  # whole steps only
     ids, scored = ids.take(whole), scored.take(whole)

@@ -1,5 +1,5 @@
 """What Ray costs: the actor pool against the same worker in a plain loop, and two actors with one
-thread each against one with two.
+thread each against one with two, which takes a sixth of the rows.
 
 Run with ``python -m benchmarks.overhead [--rows N]``. Start-up (processes, imports, loading the
 model) is told apart: the work is timed from the first shard's start to the last one's commit.
@@ -49,6 +49,7 @@ class Stamped(PerplexityWorker):
 
 def prepared(folder: Path, num_rows: int) -> Step:
     """A run directory up to its tokens, and the step that scores it."""
+    folder.mkdir()
     steps = runs.with_pool(folder, SHARD_ROWS, num_rows)
     step = steps["tokens"]
     config = step.config
@@ -94,32 +95,36 @@ def on_ray(step: Step, num_actors: int) -> tuple[float, float]:
     return end - start, start - began
 
 
-def compare(step: Step) -> list[Row]:
-    arms: dict[str, Callable[[], tuple[float, float]]] = {
-        "plain": lambda: plain(step),
-        "one": lambda: on_ray(step, 1),
-        "two": lambda: on_ray(step, 2),
-    }
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
+Timings = dict[str, list[tuple[float, float]]]
+
+
+def compare(long: Step, short: Step) -> list[Row]:
+    """Ray as it shares out two cores against a plain loop, and the two ways it could share them."""
+    found = _alternate(long, {"plain": lambda: plain(long), "two": lambda: on_ray(long, 2)})
+    ways = _alternate(short, {"one": lambda: on_ray(short, 1), "two": lambda: on_ray(short, 2)})
+    starts = statistics.median(start for _, start in found["two"])
+    plain_loop = "the same worker in a plain loop, two threads"
+    return [
+        _row("Ray pipeline, two actors of one thread", plain_loop, 0.9, found, "two", "plain"),
+        _row("two actors of one thread", "one actor of two", 0.95, ways, "two", "one"),
+        limit("start-up of the actor pool, in no other row", "", f"{starts:.1f} s", None),
+    ]
+
+
+def _alternate(step: Step, arms: dict[str, Callable[[], tuple[float, float]]]) -> Timings:
+    found: Timings = {name: [] for name in arms}
     for turn in range(ROUNDS):
         for name in list(arms)[:: 1 if turn % 2 == 0 else -1]:
             shutil.rmtree(step.run.path / step.folder, ignore_errors=True)
             found[name].append(arms[name]())
-    starts = statistics.median(start for _, start in found["one"])
-    plain_loop = "the same worker in a plain loop, two threads"
-    return [
-        _row("Ray pipeline, one actor of two threads", plain_loop, 0.9, found, "one", "plain"),
-        _row("Ray pipeline, two actors of one thread", plain_loop, None, found, "two", "plain"),
-        _row("two actors of one thread", "one actor of two", 0.95, found, "two", "one"),
-        limit("start-up of the actor pool, in no other row", "", f"{starts:.1f} s", None),
-    ]
+    return found
 
 
 def _row(
     what: str,
     against: str,
     aim: float | None,
-    found: dict[str, list[tuple[float, float]]],
+    found: Timings,
     arm: str,
     base: str,
 ) -> Row:
@@ -137,7 +142,9 @@ def main() -> None:
     # Workers know the engine, not the benchmarks: the class above travels whole.
     ray.cloudpickle.register_pickle_by_value(own_module)
     with tempfile.TemporaryDirectory() as folder:
-        publish("overhead", compare(prepared(Path(folder), num_rows)))
+        sizes = {"long": num_rows, "short": num_rows // 6}
+        steps = {name: prepared(Path(folder) / name, size) for name, size in sizes.items()}
+        publish("overhead", compare(steps["long"], steps["short"]))
 
 
 if __name__ == "__main__":

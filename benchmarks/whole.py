@@ -1,4 +1,4 @@
-"""A whole run on 500 rows, against the reference's steps one after another.
+"""A whole run on 500 lines, against the reference's steps one after another.
 
 Run with ``python -m benchmarks.whole [--rows N]``. Start-up is told apart on both sides: of ours
 the seconds until a stage's first shard or step begins, of the reference's loading its models.
@@ -76,7 +76,7 @@ def compare(num_rows: int) -> list[Row]:
     work, start = (statistics.median(one[place] for one in a) for place in (0, 1))
     return [
         times_as_fast(
-            f"whole run, {num_rows} rows, start-up apart",
+            f"whole run, {num_rows} lines, start-up apart",
             "the reference's steps",
             2.5,
             ([seconds for seconds, _ in a], [seconds for seconds, _ in b]),
@@ -90,7 +90,7 @@ def compare(num_rows: int) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=500, help="rows of the pool (default: 500)")
+    parser.add_argument("--rows", type=int, default=500, help="lines of the pool (default: 500)")
     torch.manual_seed(0)
     publish("whole", compare(parser.parse_args().rows))
 

@@ -11,6 +11,7 @@ A YAML file, ``--set a.b=c`` and Python meet here::
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -24,6 +25,9 @@ from engine.errors import ConfigError
 
 BUNDLED = "bundled"
 """Model name that stands for the model shipped with the package."""
+
+SHARDS, SHARD_ROWS = 16, (256, 4096)
+"""A pool is cut into this many shards, as long as their rows stay between these."""
 
 STAGE_NAMES = (
     "pool",
@@ -91,8 +95,8 @@ class PoolConfig(Section):
     """Key whose value names a row's source; without it the source is the file's stem."""
     holdout_fraction: Fraction01 = 0.0
     """Part of the rows, by hash of their id, that is scored but never trained on or selected."""
-    shard_rows: PositiveInt = 4096
-    """Rows per shard, the unit of work and of resume."""
+    shard_rows: PositiveInt | None = None
+    """Rows per shard, the unit of work and of resume; unset: a 16th of the pool, 256 to 4,096."""
     shard_bytes: PositiveInt = 64 * 2**20
     """Bytes of `raw` text at which a shard is closed early."""
     max_row_bytes: PositiveInt = 16 * 2**20
@@ -101,6 +105,15 @@ class PoolConfig(Section):
     """Part of the lines that may be rejected before the run stops; one line always may."""
     keep_broken_files: bool = False
     """Score the rows before the break of a damaged file, instead of stopping."""
+
+    def rows_per_shard(self, num_rows: int) -> int:
+        """Rows of each shard but the last, in a pool of `num_rows`.
+
+        A function of the pool alone: a small one still gives work to several actors and loses
+        little when one dies, a large one is not scattered over too many files.
+        """
+        few, many = SHARD_ROWS
+        return self.shard_rows or min(many, max(few, math.ceil(num_rows / SHARDS)))
 
 
 class EmbedConfig(Section):

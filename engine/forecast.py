@@ -93,8 +93,9 @@ class Forecast:
     @property
     def num_shards(self) -> int:
         """As `stages.pool` cuts them."""
-        rows = self.sample.num_rows * self.factor / self.config.pool.shard_rows
-        size = self.sample.raw_bytes * self.factor / self.config.pool.shard_bytes
+        pool = self.config.pool
+        rows = self.num_rows / pool.rows_per_shard(self.num_rows)
+        size = self.sample.raw_bytes * self.factor / pool.shard_bytes
         return max(1, math.ceil(max(rows, size)))
 
     def actors(self, stage: str) -> Nodes:

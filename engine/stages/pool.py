@@ -44,7 +44,7 @@ from engine.rundir import RunDir
 from engine.step import REJECTED_FILE, Outcome, Step
 
 NAME = "pool"
-VERSION = 2
+VERSION = 3
 
 BATCH_ROWS, BATCH_CHARS = 4096, 64 * 2**20
 """Rows and characters of text that a reader holds before it writes them down."""
@@ -63,7 +63,7 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
 
 
 def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES) -> Outcome:
-    """Read every file and write shards of `pool.shard_rows` rows.
+    """Read every file and write its rows in shards.
 
     Args:
         step: where to write.
@@ -363,7 +363,8 @@ def _shards(parts: list[Part], config: PoolConfig) -> list[Shard]:
         ids.append(id_bits(table["id"]))
         sizes.append(np.asarray(pc.call_function("binary_length", [table["raw"]])))
     again = duplicates(np.concatenate(ids))
-    bounds = shard_bounds(np.concatenate(sizes), config.shard_rows, config.shard_bytes)
+    every = np.concatenate(sizes)
+    bounds = shard_bounds(every, config.rows_per_shard(len(every)), config.shard_bytes)
     return [
         Shard(f"part-{index:05d}.parquet", start, slices, again[start:stop])
         for index, ((start, stop), slices) in enumerate(
