@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint clean
+.PHONY: help install demo test bench chaos fuzz lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,15 @@ bench: install ## measure everything that is measured (POOL=dolly.jsonl; about 4
 	@for name in $(BENCHMARKS); do \
 	  POOLSCORE_BENCH_POOL=$(POOL) $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
+
+chaos: install ## kill actors, drivers, nodes and training workers at seeded points (about an hour)
+	$(BIN)/pytest tests/chaos -m chaos --maxfail=1000 -q
+
+fuzz: install ## feed a million lines and ten thousand files of garbage to the readers
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[fuzz]'
+	@mkdir -p runs/fuzz/lines runs/fuzz/files
+	$(BIN)/python tests/fuzz/readers.py lines runs/fuzz/lines tests/fuzz/corpus/lines -runs=1000000 -max_len=2000 -timeout=20 -artifact_prefix=runs/fuzz/
+	$(BIN)/python tests/fuzz/readers.py files runs/fuzz/files tests/fuzz/corpus/files -runs=10000 -max_len=4000 -timeout=20 -rss_limit_mb=3000 -artifact_prefix=runs/fuzz/
 
 lint: install ## check style, format and types
 	$(BIN)/ruff check .

@@ -83,7 +83,7 @@ def walk(folder: str, num_rows: int) -> None:
         {
             "pool": {"paths": [_write_pool(Path(folder), num_rows)]},
             "embed": {"model": f"{folder}/embedder", "max_tokens": 32},
-            "proxy": {"model": f"{folder}/proxy", "name": "tiny", "max_tokens": 64},
+            "proxy": {"model": f"{folder}/proxy", "name": "tiny", "max_tokens": 48},
             "finetune": {"learning_rate": 1e-3, "batch_size": 1024},
             "resources": {
                 "address": "local",

@@ -23,8 +23,8 @@ LIBRARY_BATCH_ROWS = 32
 def main() -> None:
     """Time both arms, and the reading and building of texts on their own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=512, help="rows to embed, about")
-    parser.add_argument("--shard-rows", type=int, default=512, help="rows per shard")
+    parser.add_argument("--rows", type=int, default=256, help="rows to embed, about")
+    parser.add_argument("--shard-rows", type=int, default=256, help="rows per shard")
     parser.add_argument("--pairs", type=int, help="timed pairs; fewer for a quick trial")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
@@ -33,7 +33,7 @@ def main() -> None:
         shards = step.shards()[: max(1, options.rows // options.shard_rows)]
         worker = _worker(step, options.device)
         start = time.perf_counter()
-        texts = [text for shard in shards for text in worker.read(step, shard)[2]]
+        texts = [text for shard in shards for text in worker.read(step, shard).texts]
         micros = (time.perf_counter() - start) / len(texts) * 1e6
         timings = harness.alternate(
             lambda: [worker(step, worker.read(step, shard)) for shard in shards],

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks import rows
-from benchmarks.harness import alternate, publish, ratio
+from benchmarks.harness import LONG_PAIRS, alternate, publish, ratio
 from engine.assets import bundled_proxy
 from engine.config import FinetuneConfig
 from engine.maths.ragged import Ragged
@@ -110,7 +110,9 @@ def main() -> None:
         store = dist.FileStore(str(Path(folder) / "store"), 1)
         os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
         dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-        timings = alternate(ours(ids, scored), published)
+        own = ours(ids, scored)
+        own()
+        timings = alternate(own, published, LONG_PAIRS, warm_up=False)  # both have run once
         dist.destroy_process_group()
     row = ratio("one epoch", "Hugging Face Trainer", 1.5, timings, len(ids.values), "tokens")
     publish("finetune", [row])

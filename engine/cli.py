@@ -123,6 +123,11 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         metavar="X",
         help="part of the lines that may be rejected before the run stops (default: 0.01)",
     )
+    command.add_argument(
+        "--insecure-local",
+        action="store_true",
+        help="use a Ray cluster on this machine whose job API answers without a token",
+    )
     stages = ", ".join(STAGE_NAMES)
     command.add_argument(
         "--until",
@@ -208,13 +213,15 @@ def run(options: argparse.Namespace) -> None:
     from engine.summary import summary
 
     pipeline.run(config, options.run_dir, options.until, options.rebuild)
-    print(summary(open_run(options.run_dir)))
+    print(summary(open_run(options.run_dir), show_texts=sys.stdout.isatty()))
 
 
 def _config(options: argparse.Namespace) -> Config:
     settings = list(options.settings)
     if options.max_reject_fraction is not None:
         settings.append(f"pool.max_reject_fraction={options.max_reject_fraction}")
+    if options.insecure_local:
+        settings.append("resources.insecure_local=true")
     config = Config.load(options.config, settings)
     return config.override(pool={"paths": options.pool}) if options.pool else config
 

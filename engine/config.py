@@ -231,6 +231,8 @@ class ResourcesConfig(Section):
 
     address: str | None = None
     """Ray cluster to use; without it RAY_ADDRESS, else a private Ray on this machine."""
+    insecure_local: bool = False
+    """Use a Ray cluster on this machine whose job API answers without a token."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; `auto` takes GPUs where the cluster has any."""
     num_workers: PositiveInt | None = None
@@ -254,8 +256,12 @@ class ResourcesConfig(Section):
     on CPUs and 32,768 on GPUs."""
     embed_batch_rows: PositiveInt | None = None
     """Rows per embedding batch; without it 16 on CPUs, 256 on GPUs."""
-    stall_seconds: PositiveInt = 1800
-    """Seconds that training workers wait for one another before they give up."""
+    stall_seconds: PositiveInt = 600
+    """Seconds without a sign of life (a batch, an optimizer step, a block of lines) after which a
+    run stops and says what hangs."""
+    checkpoint_seconds: NonNegativeFloat | None = 900
+    """Seconds between two checkpoints inside a training epoch; 0 for one after each step, null for
+    none."""
     price_per_node_hour: NonNegativeFloat | None = None
     """What an hour of one node costs, in any currency, for `poolscore plan`."""
 

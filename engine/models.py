@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine import model_files
 from engine.assets import bundled_proxy
 from engine.config import BUNDLED, Config
 from engine.errors import ModelError
@@ -77,7 +78,7 @@ class ModelSource:
 
     def tokenizer_folder(self) -> Path:
         """Like `folder`, but of a hub model only the small files are fetched."""
-        return self._local_folder() or self._download(_SMALL_FILES)
+        return self._safe(self._local_folder() or self._download(_SMALL_FILES))
 
     def _checked(self, folder: Path) -> Path:
         if not (folder / "config.json").is_file():
@@ -90,6 +91,18 @@ class ModelSource:
                 f"{self.setting} = {self.name!r}: {folder} holds no *.safetensors.\n"
                 "Only safetensors are loaded. Convert it once with transformers: "
                 "AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER)"
+            )
+        return self._safe(folder)
+
+    def _safe(self, folder: Path) -> Path:
+        # What else lies in the hub's cache is not read; other programs may have fetched it.
+        found = model_files.dangers(folder, whole=self._local_folder() is not None)
+        if found:
+            listed = "".join(f"\n  {line}" for line in found[:5])
+            raise ModelError(
+                f"{self.setting} = {self.name!r}: {folder} holds files that could run "
+                f"code:{listed}\nOnly safetensors, JSON and tokenizer files are read. Copy those "
+                "into a folder of their own and name that."
             )
         return folder
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import ray
 
+from engine.access import keep_token_private, refuse_open_jobs
 from engine.config import ResourcesConfig
 from engine.errors import ConfigError
 
@@ -179,7 +180,7 @@ def session(resources: ResourcesConfig) -> Iterator[Nodes]:
     """
     address = resources.address or os.environ.get("RAY_ADDRESS") or "local"
     if not ray.is_initialized():
-        _init(address)
+        _init(address, resources.insecure_local)
         ours = True
     else:
         ours = False
@@ -204,7 +205,9 @@ def _size(lent: dict[str, float], own_machine: bool) -> NodeSize:
     return NodeSize(int(lent.get("CPU", 0)), int(lent.get("GPU", 0)), memory)
 
 
-def _init(address: str) -> None:
+def _init(address: str, insecure_local: bool) -> None:
+    if address == "local":
+        keep_token_private()
     environment = dict(_WORKER_ENVIRONMENT)
     environment.update({name: os.environ[name] for name in _FORWARDED if name in os.environ})
     for name in _set_by_the_job():  # Ray refuses a variable that is set twice
@@ -215,7 +218,7 @@ def _init(address: str) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         with _stderr_muted():
-            ray.init(
+            context = ray.init(
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -228,6 +231,11 @@ def _init(address: str) -> None:
             "Start a cluster with `ray start --head`, or leave the address out to run on this "
             "machine alone."
         ) from None
+    try:
+        refuse_open_jobs(address, context.dashboard_url, insecure_local)
+    except ConfigError:
+        ray.shutdown()
+        raise
 
 
 def _set_by_the_job() -> list[str]:

@@ -7,14 +7,17 @@ that has to load a model first.
 from __future__ import annotations
 
 import resource
+import shutil
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from engine import heartbeat
 from engine.nodes import Nodes
 
 IN_FLIGHT_PER_CPU = 16
@@ -29,7 +32,10 @@ Result = TypeVar("Result")
 
 
 def run_all(
-    function: Callable[[Argument], Result], arguments: Iterable[Argument], nodes: Nodes | None
+    function: Callable[[Argument], Result],
+    arguments: Iterable[Argument],
+    nodes: Nodes | None,
+    working: Path,
 ) -> Generator[Result, None, None]:
     """The function's results, in the order of the arguments; close it to cancel what is running.
 
@@ -37,6 +43,7 @@ def run_all(
         function: may run more than once for an argument; what it holds is sent to each node once.
         arguments: one task each, on one core.
         nodes: the cluster; without one everything runs in this process.
+        working: folder for the tasks' signs of life (`heartbeat`).
 
     Raises:
         RayError: a task failed, and `failures.for_people` knows why. In this process, the
@@ -46,24 +53,28 @@ def run_all(
         yield from map(function, arguments)
         return
     shared = ray.put(function)
-    rest = iter(arguments)
-    tasks = deque(_Task(shared, a) for a in islice(rest, IN_FLIGHT_PER_CPU * nodes.num_cpus))
+    rest = (
+        (argument, working / f"task-{index}{heartbeat.SIGN}")
+        for index, argument in enumerate(arguments)
+    )
+    tasks = deque(_Task(shared, *each) for each in islice(rest, IN_FLIGHT_PER_CPU * nodes.num_cpus))
     try:
         while tasks:
             result = tasks[0].result()
             tasks.popleft()
-            tasks.extend(_Task(shared, a) for a in islice(rest, 1))
+            tasks.extend(_Task(shared, *each) for each in islice(rest, 1))
             yield result
     finally:
         for task in tasks:
             ray.cancel(task.reference)
+        shutil.rmtree(working, ignore_errors=True)
 
 
 class _Task:
     """One call of the function somewhere in the cluster."""
 
-    def __init__(self, function: ray.ObjectRef[Any], argument: object) -> None:
-        self._start = lambda: _call.remote(function, argument)
+    def __init__(self, function: ray.ObjectRef[Any], argument: object, working: Path) -> None:
+        self._start = lambda: _call.remote(function, argument, working)
         self.reference = self._start()
 
     def result(self) -> Any:
@@ -78,8 +89,9 @@ class _Task:
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _call(function: Callable[[Argument], Result], argument: Argument) -> Result:
-    return function(argument)
+def _call(function: Callable[[Argument], Result], argument: Argument, working: Path) -> Result:
+    with heartbeat.at_work(working):
+        return function(argument)
 
 
 def peak_memory_bytes() -> int:

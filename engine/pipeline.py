@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engine import __version__, models, nodes, rundir
+from engine import __version__, heartbeat, models, nodes, rundir
 from engine.assets import bundled_proxy
 from engine.config import BUNDLED, STAGE_NAMES, Config
 from engine.errors import ConfigError, PoolscoreError, RunDirError
@@ -29,6 +29,7 @@ from engine.lock import exclusive
 from engine.progress import duration
 from engine.rundir import Record, RunDir
 from engine.stages import cluster, embed, finetune, perplexity, pool, report, score, select, tokens
+from engine.stall import guarded
 from engine.step import (
     CLUSTER,
     EMBED,
@@ -41,6 +42,7 @@ from engine.step import (
     TOKENS,
     Outcome,
     Step,
+    differences,
     proxy_folder,
     refuse_drift,
 )
@@ -140,7 +142,7 @@ def layout(config: Config) -> list[tuple[ModuleType, str, int, list[str]]]:
     ]
     for epoch, weights in zip(epochs, trained, strict=True):
         before = trained[: epoch - 1][-1:]
-        stages.append((finetune, weights, epoch, [POOL, tokens_, *before]))
+        stages.append((finetune, weights, epoch, [POOL, tokens_, measured[0], *before]))
         stages.append((perplexity, measured[epoch], epoch, [tokens_, weights]))
     stages += [
         (score, score_, 0, [POOL, CLUSTER, tokens_, *measured]),
@@ -228,6 +230,7 @@ def run(
             _check_space(step)
         check(resolved, {step.stage for step in todo}, cluster_nodes)
         for folder in sorted(gone):
+            target.refuse_links(f"{folder}/any")
             target.clear(folder)
         for folder in (".", proxy_folder(resolved)):
             target.commit(f"{folder}/{rundir.SETTINGS}", resolved.to_yaml().encode())
@@ -244,7 +247,14 @@ def run(
 
 def _do(step: Step, cluster_nodes: nodes.Nodes) -> Record:
     start = time.monotonic()
-    outcome: Outcome = _MODULES[step.stage].run(step, cluster_nodes)
+    module = _MODULES[step.stage]
+    step.run.refuse_links(f"{step.folder}/{heartbeat.FOLDER}/any")
+    working = step.run.path / step.folder / heartbeat.FOLDER
+    shutil.rmtree(working, ignore_errors=True)  # what an interrupted run was at
+    with guarded(step):
+        outcome: Outcome = module.run(step, cluster_nodes)
+    shutil.rmtree(working, ignore_errors=True)
+    _refuse_change(module, step)
     record = Record(
         stage=step.stage,
         fingerprint=step.fingerprint,
@@ -266,6 +276,23 @@ def _do(step: Step, cluster_nodes: nodes.Nodes) -> Record:
     )
     step.run.commit_record(step.folder, record)
     return record
+
+
+def _refuse_change(module: ModuleType, step: Step) -> None:
+    """Throw away what was made while a file under it changed: nobody knows what it was made of.
+
+    Raises:
+        RunDirError: names what is no longer what it was.
+    """
+    now = module.settings(step.config, step.run, step.epoch)
+    changed = differences(dict(step.settings), now)
+    if changed:
+        step.run.clear(step.folder)
+        raise RunDirError(
+            f"{step.label}: what it read has changed while it ran; its results are thrown away:\n"
+            + "".join(f"  {key}: was {old!r}, now {new!r}\n" for key, old, new in changed)
+            + "Let the files come to rest, then run the same command again."
+        )
 
 
 _BEFORE_SCORING = {"pool", "tokens", "perplexity"}
@@ -331,16 +358,17 @@ def local_path(run_dir: str | Path) -> Path:
 
 MIN_FREE_BYTES = 512 * 2**20
 STATE_FACTOR = 4
-"""Where another epoch follows, DeepSpeed's state (master weights, two moments) is written beside
-the float32 weights, and takes up to so many times as much."""
+"""Where another epoch follows, and for the last two checkpoints, DeepSpeed's state (master weights,
+two moments) is written beside the float32 weights, and takes up to so many times as much."""
 
 
 def _check_space(step: Step) -> None:
     need = MIN_FREE_BYTES
     if step.stage == "finetune":
         follows = step.epoch < step.config.finetune.num_epochs
+        checkpoints = step.config.resources.checkpoint_seconds is not None
         weights = models.proxy_source(step.config).local_bytes("float32")
-        need += weights * (1 + STATE_FACTOR * follows)
+        need += weights * (1 + STATE_FACTOR * (follows + 2 * checkpoints))
     free = shutil.disk_usage(step.run.path).free
     if free < need:
         raise RunDirError(

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TextIO
 
+from engine import heartbeat
+
 PLAIN_SECONDS = 15.0
 """Least time between two lines where the output is no terminal."""
 
@@ -31,6 +33,7 @@ class Progress:
     def at(self, done: int) -> None:
         """Set the count of units done."""
         self.done = done
+        heartbeat.beat()
         now = time.monotonic()
         if self.out.isatty():
             self.out.write(f"\r\033[K{self.line(now)}")

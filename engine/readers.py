@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn, cast
 
@@ -134,21 +134,35 @@ def _expand(text: str) -> list[Path]:
         matches = [Path(match) for match in glob(str(path), recursive=True)]  # noqa: PTH207
         folders = [match for match in matches if match.is_dir()]
         known = [match for match in matches if not match.is_dir() and _is_known(match.name)]
-        files = [_regular(match) for match in known]
-        below = [file for folder in folders for file in _below(folder)]
+        base = Path(*takewhile(lambda part: not _GLOB.search(part), path.parts))
+        files = [_inside(base, _regular(match)) for match in known]
+        below = [file for folder in folders for file in _below(folder, base)]
         return files + below or _no_match("the glob matches no pool file", text)
     fix = "check the spelling; paths are relative to the folder the run is started in"
     raise PoolError("a pool path does not exist", str(path), fix)
 
 
-def _below(folder: Path) -> list[Path]:
-    """Every known file below a folder, hidden files and folders left out."""
+def _below(folder: Path, base: Path | None = None) -> list[Path]:
+    """Every known file below a folder, hidden files and folders left out.
+
+    Args:
+        folder: where to look.
+        base: what was named, where that is not the folder itself.
+    """
     found: list[Path] = []
     for parent, folders, files in os.walk(folder, onerror=_stop):
         folders[:] = [name for name in folders if not name.startswith(".")]
         known = (name for name in files if not name.startswith(".") and _is_known(name))
-        found += [_regular(Path(parent, name)) for name in known]
+        found += [_inside(base or folder, _regular(Path(parent, name))) for name in known]
     return found
+
+
+def _inside(folder: Path, file: Path) -> Path:
+    """Refuse a link that leads out of what was named: it could lead anywhere."""
+    if not file.resolve().is_relative_to(folder.resolve()):
+        fix = "name the file itself, if you mean it, or move the link out of the pool"
+        raise PoolError(f"a link leads out of {folder}", f"{file} → {file.resolve()}", fix)
+    return file
 
 
 def _stop(error: OSError) -> NoReturn:

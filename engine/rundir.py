@@ -19,21 +19,24 @@ last*: a stage is whole when its record is there, and every file that it lists.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from engine import schema
+from engine import heartbeat, schema
 from engine.errors import RunDirError
 
 RECORD = "_stage.json"
@@ -41,6 +44,7 @@ SETTINGS = "run.yaml"
 LOCK = "run.lock"
 _METADATA_KEY = b"poolscore"
 _HASHES = "hashes.json"
+T = TypeVar("T")
 
 
 class Record(BaseModel):
@@ -103,8 +107,7 @@ class RunDir:
 
     def commit(self, name: str, data: bytes) -> None:
         """Put `data` under `name`, whole or not at all, replacing what was there."""
-        with self._staged(name) as temporary:
-            temporary.write_bytes(data)
+        self._put(name, lambda temporary: temporary.write_bytes(data))
 
     def commit_table(
         self,
@@ -126,13 +129,20 @@ class RunDir:
             "receipt": dict(receipt or {}),
         }
         metadata = {**(table.schema.metadata or {}), _METADATA_KEY: json.dumps(mark).encode()}
-        with self._staged(f"{folder}/{file}") as temporary:
-            pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+        marked = table.replace_schema_metadata(metadata)
+        self._put(f"{folder}/{file}", lambda path: pq.write_table(marked, path, compression="zstd"))
 
     def commit_file(self, name: str, source: Path) -> None:
-        """Move a finished local file under `name`, whole or not at all."""
-        with self._staged(name) as temporary:
-            shutil.move(source, temporary)
+        """Move a finished file of the same file system under `name`, whole or not at all."""
+        target = self.path / name
+        self.refuse_links(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+
+        def move() -> None:
+            if source.exists() or not target.exists():  # else an attempt did more than it knew
+                _publish(source, target)
+
+        patiently(move)
 
     def commit_record(self, folder: str, record: Record) -> None:
         """Mark a stage whole. Nothing of the stage may be written after this."""
@@ -148,10 +158,32 @@ class RunDir:
         (self.path / folder / RECORD).unlink(missing_ok=True)
         shutil.rmtree(self.path / folder, ignore_errors=True)
 
-    def _staged(self, name: str) -> _Staged:
+    def _put(self, name: str, write: Callable[[Path], object]) -> None:
+        """Let `write` make a file, and put it under `name`; storage that is away is waited for."""
         target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return _Staged(target)
+
+        self.refuse_links(name)
+
+        def stage() -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _Staged(target) as temporary:
+                write(temporary)
+
+        patiently(stage)
+
+    def refuse_links(self, name: str) -> None:
+        """Refuse a name whose folder leads out of the run directory through a link.
+
+        Raises:
+            RunDirError: says where it leads.
+        """
+        folder = (self.path / name).parent
+        where = folder.resolve()
+        if not where.is_relative_to(self.path.resolve()):
+            raise RunDirError(
+                f"{folder} leads out of the run directory, to {where}.\n"
+                "Nothing is written there: remove the link, or use another --run-dir."
+            )
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
@@ -175,18 +207,21 @@ class RunDir:
     def is_current(self, folder: str, file: str, fingerprint: str) -> bool:
         """Whether the shard exists, is readable and carries this fingerprint."""
         try:
-            mark = _mark(pq.read_schema(self.path / folder / file))
+            mark = _mark(self._schema(folder, file))
         except (pa.ArrowException, OSError, ValueError):  # all three come of damaged bytes
             return False
         return mark.get("fingerprint") == fingerprint
 
     def receipt(self, folder: str, file: str) -> dict[str, Any]:
         """What was recorded inside a shard when it was committed."""
-        return _mark(pq.read_schema(self.path / folder / file)).get("receipt", {})
+        return _mark(self._schema(folder, file)).get("receipt", {})
+
+    def _schema(self, folder: str, file: str) -> pa.Schema:
+        return patiently(partial(pq.read_schema, self.path / folder / file))
 
     def num_rows(self, folder: str, file: str) -> int:
         """Rows of one shard, read from its footer."""
-        return pq.read_metadata(self.path / folder / file).num_rows
+        return patiently(partial(pq.read_metadata, self.path / folder / file)).num_rows
 
     def read_table(
         self, folder: str, file: str, fingerprint: str, columns: list[str] | None = None
@@ -197,9 +232,13 @@ class RunDir:
             RunDirError: the file is missing, damaged or stale.
         """
         path = self.path / folder / file
-        try:
+
+        def read() -> pa.Table:
             with pq.ParquetFile(path) as shard:  # half the time of read_table on a small file
-                table = shard.read(columns)
+                return shard.read(columns)
+
+        try:
+            table = patiently(read)
             mark = _mark(table.schema)
             absent = set(columns or ()).difference(table.column_names)
             if absent:  # which this reader leaves out without a word
@@ -246,6 +285,27 @@ class RunDir:
         return digests
 
 
+PATIENCE_SECONDS, FIRST_PAUSE, LONGEST_PAUSE = 120.0, 0.25, 8.0
+AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ENODEV)
+"""What a network file system says while its server is away."""
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Do something with files, again and again while the storage is away."""
+    end, pause = time.monotonic() + PATIENCE_SECONDS, FIRST_PAUSE
+    while True:
+        try:
+            done = action()
+        except OSError as error:
+            if error.errno not in AWAY or time.monotonic() > end:
+                raise
+        else:
+            heartbeat.beat()  # whoever reads and writes is alive
+            return done
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
 class _Staged:
     """A temporary file beside its target: renamed onto it on success, removed on failure."""
 
@@ -260,9 +320,18 @@ class _Staged:
         if kind is not None:
             self.temporary.unlink(missing_ok=True)
             return
-        with self.temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        self.temporary.replace(self.target)
+        try:
+            _publish(self.temporary, self.target)
+        except OSError:
+            self.temporary.unlink(missing_ok=True)
+            raise
+
+
+def _publish(source: Path, target: Path) -> None:
+    """Give a finished file its name, once what it holds is on the disk."""
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    source.replace(target)
 
 
 def _mark(schema: pa.Schema) -> dict[str, Any]:

@@ -32,6 +32,9 @@ NO_SCORED_TOKEN: Final = "no_scored_token"
 TEMPLATE_NOT_PREFIX: Final = "template_not_prefix"
 TEMPLATE_REFUSED: Final = "template_refused"
 NOT_FINITE: Final = "not_finite"
+EMBEDDING_FAILED: Final = "embedding_failed"
+TOKENISING_FAILED: Final = "tokenising_failed"
+SCORING_FAILED: Final = "scoring_failed"
 
 FLAGS: Final[dict[str, str]] = {
     OK: "scored",
@@ -48,6 +51,9 @@ FLAGS: Final[dict[str, str]] = {
     TEMPLATE_NOT_PREFIX: "the chat template rewrites earlier turns: no fixed response",
     TEMPLATE_REFUSED: "the chat template raised an error on this conversation",
     NOT_FINITE: "a mean NLL or a score is NaN or infinite",
+    EMBEDDING_FAILED: "the embedder raised an error on it alone, or died",
+    TOKENISING_FAILED: "the tokenizer raised an error on it alone, or died",
+    SCORING_FAILED: "the proxy raised an error on it alone, or died",
 }
 
 # ── reject reasons ───────────────────────────────────────────────────────────────────────────────

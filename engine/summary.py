@@ -18,14 +18,19 @@ NUM_HARDEST = 10
 TEXT_WIDTH = 64
 
 
-def summary(run: Run) -> str:
-    """The numbers a person wants to see, the hardest rows, and where everything lies."""
+def summary(run: Run, show_texts: bool = True) -> str:
+    """The numbers a person wants to see, the hardest rows, and where everything lies.
+
+    Args:
+        run: scored, or on its way.
+        show_texts: show the rows' texts; no log should hold them.
+    """
     done = {record.stage for record in run.records().values()}
     if "score" not in done:
         return f"\nDone so far: {', '.join(sorted(done))}. Run directory: {_shown(run.dir.path)}"
     scores = run.scores()
     ok = scores.filter(pc.field("flag") == schema.OK)
-    parts = [_numbers(scores, ok), _hardest(run, ok)]
+    parts = [_numbers(scores, ok), _hardest(run, ok, show_texts)]
     if "select" in done:
         parts.append(_selected(run, ok))
     parts.append(_places(run, done))
@@ -50,15 +55,19 @@ def _numbers(scores: pa.Table, ok: pa.Table) -> str:
     )
 
 
-def _hardest(run: Run, ok: pa.Table) -> str:
+def _hardest(run: Run, ok: pa.Table, show_texts: bool) -> str:
     hardest = ok.sort_by([("lp_app_1", "ascending"), ("id", "ascending")]).slice(0, NUM_HARDEST)
-    texts = _first_texts(run, hardest["row"].to_pylist())
+    rows: list[int] = hardest["row"].to_pylist()
+    texts = _first_texts(run, rows) if show_texts else dict.fromkeys(rows, "")
+    head = "instruction → response" if show_texts else "(texts: on a terminal, and in the report)"
     lines = [f"The {len(hardest)} hardest rows (learnt least of what they began with):", ""]
-    lines.append(f"  {'row':>8}  {'LP_app':>7}  {'ppl_0':>9}  {'ppl_1':>9}  instruction → response")
+    lines.append(f"  {'row':>8}  {'LP_app':>7}  {'ppl_0':>9}  {'ppl_1':>9}  {head}")
     for row, lp, before, after in zip(
         *(hardest[c].to_pylist() for c in ("row", "lp_app_1", "ppl_0", "ppl_1")), strict=True
     ):
-        lines.append(f"  {row:>8}  {lp:>7.3f}  {before:>9,.1f}  {after:>9,.1f}  {texts[row]}")
+        lines.append(
+            f"  {row:>8}  {lp:>7.3f}  {before:>9,.1f}  {after:>9,.1f}  {texts[row]}".rstrip()
+        )
     return "\n".join(lines)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from engine import heartbeat
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -27,6 +29,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[
         try:
             for item in items:
                 begun.append(threads.submit(work, item))
+                heartbeat.beat()
                 if len(begun) == 2 * num_threads:
                     yield begun.popleft().result()
             while begun:

@@ -7,33 +7,40 @@ micro-batches only regroup the rows inside a step.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import shutil
+import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from engine import models, schema
+from engine import heartbeat, models, schema
 from engine.config import FinetuneConfig
 from engine.errors import WorkerError
 from engine.maths import batching
 from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
 from engine.maths.memory import Model, choose_zero_stage, needs_checkpointing
 from engine.maths.ragged import Ragged
+from engine.rundir import patiently
 
+T = TypeVar("T")
 WORLD_FILE = "world.json"
+CHECKPOINT_STEPS = "steps.parquet"
 MAX_RELOAD_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
 """Nats by which the saved model's loss may differ from the trained one's."""
 
@@ -74,7 +81,6 @@ class Trainer:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.lengths = rows.input_ids.lengths
         self.steps_per_epoch = math.ceil(len(rows.ids) / plan.config.batch_size)
-        torch.manual_seed(plan.config.seed + self.rank)  # dropout, where there is any
         models.use_threads(plan.num_threads)
         self.model, self.kept = load_without_dropout(plan)
         self.plan = plan = fit_to_memory(plan, self.model, self.world_size)
@@ -108,22 +114,36 @@ class Trainer:
         )
         return engine
 
-    def epoch(self, epoch: int, on_step: Callable[[int, float], None]) -> pa.Table | None:
-        """Train one epoch.
+    def epoch(
+        self,
+        epoch: int,
+        on_step: Callable[[int, float], None],
+        checkpoints: Checkpoints | None = None,
+    ) -> pa.Table | None:
+        """Train one epoch, from its last checkpoint on where there is one that fits.
 
         Args:
             epoch: from 1; decides the order of the rows.
             on_step: called on rank 0 with the rows done so far and the step's loss.
+            checkpoints: where they are kept; None keeps none.
 
         Returns:
             What each step did (`schema.STEPS`), on rank 0; None elsewhere.
         """
         self.engine.train()
         order = batching.epoch_order(self.rows.ids, self.plan.config.seed, epoch)
-        done, steps, seen = 0, [], []
+        before = self._taken_up(checkpoints)
+        first, steps, seen = (len(before) if before is not None else 0), [], []
+        saved = time.monotonic()
+        done = min(first * self.plan.config.batch_size, len(order))
         for index, batch in enumerate(batching.steps(order, self.plan.config.batch_size)):
+            if index < first:
+                continue
+            # Dropout, where there is any, must not depend on where the epoch was taken up.
+            torch.manual_seed(_seed(self.plan.config.seed, epoch, index, self.rank))
             learning_rate = float(self.engine.get_lr()[0])
-            loss, num_tokens, fed = self._step(batch)
+            wants = checkpoints is not None and time.monotonic() - saved >= checkpoints.seconds
+            loss, num_tokens, fed, is_due = self._step(batch, wants)
             done += len(batch)
             seen.append(fed)
             steps.append([index, loss, learning_rate, self._grad_norm(), num_tokens])
@@ -134,15 +154,24 @@ class Trainer:
                 )
             if self.rank == 0:
                 on_step(done, loss)
-        return self._steps_table(steps, seen)
+            if checkpoints is not None and is_due and done < len(order):
+                self._keep(checkpoints, index + 1, self._steps_table(steps, seen, before))
+                saved = time.monotonic()
+        return self._steps_table(steps, seen, before)
 
-    def _step(self, batch: npt.NDArray[np.int64]) -> tuple[float, int, list[int]]:
-        """One optimizer step: mean loss of the global batch, its scored tokens, own rows fed."""
+    def _step(
+        self, batch: npt.NDArray[np.int64], wants_checkpoint: bool
+    ) -> tuple[float, int, list[int], bool]:
+        """One optimizer step: mean loss of the global batch, its scored tokens, own rows fed; and
+        whether a checkpoint is due, which rank 0 decides for all.
+        """
         num_tokens = int(self.rows.scored.lengths[batch].sum())
         own = batching.micro_batches(
             batch, self.lengths, self.plan.micro_batch_tokens, self.rank, self.world_size
         )
-        total = torch.zeros((), dtype=torch.float64, device=self.plan.device)
+        # The loss, and a checkpoint's being due: one message for both.
+        total = torch.zeros(2, dtype=torch.float64, device=self.plan.device)
+        total[1] = float(wants_checkpoint and self.rank == 0)
         fed: list[int] = []
         for micro in own:
             # An empty micro-batch still runs, with weight 0, so that collectives stay in step.
@@ -151,11 +180,12 @@ class Trainer:
             nll = self._nll(self.engine, rows, self.plan.device).sum() * weight
             # DeepSpeed averages over workers; times their number, what remains is a plain sum.
             self.engine.backward(nll * self.world_size / num_tokens)
-            total += nll.detach()
+            total[0] += nll.detach()
+            heartbeat.beat()
             fed += self.rows.row[micro].tolist()
         self.engine.step()
         dist.all_reduce(total)
-        return float(total) / num_tokens, num_tokens, fed
+        return float(total[0]) / num_tokens, num_tokens, fed, bool(total[1])
 
     def _nll(self, nll: nn.Module, batch: npt.NDArray[np.int64], device: str) -> torch.Tensor:
         """float32[scored tokens of the batch]"""
@@ -166,17 +196,60 @@ class Trainer:
         norm = self.engine.get_global_grad_norm()  # unknown to DeepSpeed without ZeRO in float32
         return None if norm is None else float(norm)
 
-    def _steps_table(self, steps: list[list[Any]], seen: list[list[int]]) -> pa.Table | None:
+    def _steps_table(
+        self, steps: list[list[Any]], seen: list[list[int]], before: pa.Table | None
+    ) -> pa.Table | None:
+        """What each step did, those before the checkpoint included; on rank 0."""
         gathered: list[Any] = [None] * self.world_size
         dist.all_gather_object(gathered, seen)
         if self.rank:
             return None
         rows = [sorted(chain.from_iterable(parts)) for parts in zip(*gathered, strict=True)]
-        columns = [*zip(*steps, strict=True), rows]
-        return pa.table(
+        columns = [*zip(*steps, strict=True), rows] if steps else [[] for _ in schema.STEPS]
+        table = pa.table(
             [pa.array(list(c), f.type) for c, f in zip(columns, schema.STEPS, strict=True)],
             schema=schema.STEPS,
         )
+        return table if before is None else pa.concat_tables([before, table])
+
+    # ── checkpoints inside an epoch ──────────────────────────────────────────────────────────────
+
+    def _taken_up(self, checkpoints: Checkpoints | None) -> pa.Table | None:
+        """The steps before the last checkpoint, whose state is loaded; None to begin anew."""
+        folder = checkpoints.last() if checkpoints is not None and self.rank == 0 else None
+        folder = self._told_by_rank_0(folder)
+        if folder is None:
+            return None
+        try:
+            with heartbeat.while_busy():
+                fits = self.load_state(folder)
+        except Exception:
+            # Half loaded, nothing can go on: the next attempt shall find no such checkpoint.
+            if self.rank == 0:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if not fits:
+            return None
+        return patiently(lambda: pq.read_table(folder / CHECKPOINT_STEPS)).cast(schema.STEPS)
+
+    def _told_by_rank_0(self, said: T) -> T:
+        """What rank 0 says: to each worker a shared folder may look different for a moment."""
+        told = [said]
+        dist.broadcast_object_list(told)
+        return told[0]
+
+    def _keep(self, checkpoints: Checkpoints, num_steps: int, table: pa.Table | None) -> None:
+        """Write a checkpoint, whole or not at all; all ranks call this."""
+        with heartbeat.while_busy():
+            temporary = checkpoints.folder / f".step-{num_steps:08d}"
+            if self.rank == 0:
+                checkpoints.sweep()
+            dist.barrier()
+            self.save_state(temporary)
+            if table is not None:
+                pq.write_table(table, temporary / CHECKPOINT_STEPS)
+                checkpoints.publish(temporary)
+            dist.barrier()
 
     # ── keeping the result ───────────────────────────────────────────────────────────────────────
 
@@ -234,14 +307,16 @@ class Trainer:
 
     def load_state(self, folder: Path) -> bool:
         """Go on from `save_state`; False where another world left it, whose shards do not fit."""
-        try:
-            world = json.loads((folder / WORLD_FILE).read_text())
-        except FileNotFoundError:
-            return False
-        if world != self._world():
+        fits = False
+        if self.rank == 0:
+            with contextlib.suppress(FileNotFoundError):
+                fits = json.loads((folder / WORLD_FILE).read_text()) == self._world()
+        if not self._told_by_rank_0(fits):
             return False
         loaded, _ = self.engine.load_checkpoint(str(folder))
-        return loaded is not None
+        if loaded is None:  # all the others may have theirs
+            raise WorkerError(f"{folder} is no whole checkpoint; remove it and run again")
+        return True
 
     def _world(self) -> dict[str, Any]:
         """What a DeepSpeed checkpoint is bound to."""
@@ -250,6 +325,41 @@ class Trainer:
             "zero_stage": self.plan.zero_stage,
             "dtype": self.plan.dtype,
         }
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where an epoch's checkpoints are kept, and how often one is written."""
+
+    folder: Path
+    seconds: float
+
+    def last(self) -> Path | None:
+        """The latest whole one."""
+        return max(self.folder.glob("step-*"), default=None)
+
+    def sweep(self) -> None:
+        """Remove what killed writers left."""
+        for path in self.folder.glob(".step-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def publish(self, temporary: Path) -> None:
+        """Give a finished one its name, then remove those before it."""
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        final = temporary.with_name(temporary.name.removeprefix("."))
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        for path in self.folder.iterdir():
+            if path != final:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _seed(*numbers: int) -> int:
+    """A seed of its own for each tuple of numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def load_without_dropout(plan: TrainingPlan) -> tuple[Any, dict[str, Any]]:

@@ -12,6 +12,8 @@ import pytest
 
 from engine.assets import bundled_proxy
 
+pytest_plugins = ["chaos_runs"]  # its fixtures, and the table it prints
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 

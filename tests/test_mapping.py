@@ -1,23 +1,29 @@
-"""The actor pool on real Ray: receipts, resume, and a shard that kills its actor."""
+"""The actor pool on real Ray: receipts, resume, rows that break workers, and workers that hang."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import ray
 import ray.cloudpickle
-from handmade import commit_run, make_step
+from handmade import commit_run, full_id, make_step
 
+from engine import heartbeat
 from engine.config import ResourcesConfig
 from engine.errors import ConfigError, WorkerError
 from engine.mapping import Made, map_shards
 from engine.nodes import Nodes
+from engine.stall import guarded
 from engine.step import Step
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -27,19 +33,17 @@ NODES = Nodes(num_cpus=2, num_gpus=0, resources=ResourcesConfig(cpus_per_worker=
 
 
 class CountingWorker:
-    """Counts rows; notes in a file that it did a shard; dies on a chosen one."""
+    """Counts rows; notes in a file that it did a shard."""
 
     def __init__(self, notes: str, deadly: str | None = None) -> None:
         self.notes, self.deadly = Path(notes), deadly
 
-    def read(self, step: Step, shard: str) -> str:
+    def read(self, step: Step, shard: str, skip: npt.NDArray[np.bool_]) -> str:
         return shard
 
     def __call__(self, step: Step, shard: str) -> Made:
         with self.notes.open("a") as file:
             file.write(f"{shard}\n")
-        if shard == self.deadly:
-            os._exit(1)
         rows = step.read("1-pool", shard, ["id", "flag"])
         return Made(pa.table({"id": rows["id"]}), flags={"ok": len(rows)}, counts={"tokens": 7})
 
@@ -84,18 +88,131 @@ def test_a_resumed_run_does_what_is_missing_and_counts_everything(
     assert (outcome.rows_out, outcome.tokens) == (8, 28)
 
 
-def test_a_shard_that_kills_its_actor_ends_the_run_with_its_name(
-    step: Step, tmp_path: Path
+class FragileWorker:
+    """Breaks on one row, in one of the ways in which rows break workers."""
+
+    def __init__(self, row: str, way: str, notes: str) -> None:
+        self.row, self.way, self.notes = row, way, Path(notes)
+
+    def read(self, step: Step, shard: str, skip: npt.NDArray[np.bool_]) -> pa.Array:
+        ids = step.read("1-pool", shard, ["id"])["id"].combine_chunks()
+        return pa.array([None if out else i for i, out in zip(ids.to_pylist(), skip, strict=True)])
+
+    def __call__(self, step: Step, ids: pa.Array) -> Made:
+        if self.row in ids.to_pylist():
+            with self.notes.open("a") as file:
+                file.write("broke\n")
+            break_down(self.way)
+        return Made(pa.table({"id": ids}), flags={"lost": ids.null_count})
+
+
+def break_down(way: str) -> None:
+    if way == "raises":
+        raise ValueError("the row's own text")
+    if way == "exits":
+        sys.exit(3)
+    if way == "crashes":
+        ctypes.string_at(0)
+    os.kill(os.getpid(), signal.SIGKILL if way == "is killed" else signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("way", "breaks"), [("raises", 2), ("exits", 2), ("crashes", 3), ("is killed", 3)]
+)
+def test_a_row_that_breaks_its_worker_costs_one_row(
+    step: Step, tmp_path: Path, way: str, breaks: int
 ) -> None:
-    """Three tries, then an error for people; nothing is marked done."""
+    """The shard, and the row alone: once where it raises, twice where it kills."""
     notes = tmp_path / "notes"
-    with pytest.raises(WorkerError, match=r"failed on a worker: Actor(.|\n)*error\.log"):
-        map_shards(
-            step, NODES, CountingWorker, {"notes": str(notes), "deadly": "part-00001.parquet"}
-        )
-    assert notes.read_text().split().count("part-00001.parquet") == 3
-    assert "part-00001.parquet" in step.missing()
+    settings = {"row": full_id("2b"), "way": way, "notes": str(notes)}
+    outcome = map_shards(step, NODES, FragileWorker, settings)
+    found = [step.read("mapped", shard)["id"].to_pylist() for shard in step.shards()]
+    wanted = [[full_id(f"{n}a"), full_id(f"{n}b")] for n in range(4)]
+    wanted[2][1] = None
+    assert found == wanted
+    assert notes.read_text().count("broke") == breaks
+    assert outcome.flags == {"lost": 1}
+    (reason,) = outcome.details["failed_rows"]
+    assert "own text" not in reason  # rows are nobody's business but the pool's
+    assert not (step.run.path / "mapped" / heartbeat.FOLDER).exists()
+
+
+class HopelessWorker(FragileWorker):
+    """Breaks on every row."""
+
+    def __call__(self, step: Step, ids: pa.Array) -> Made:
+        if ids.null_count < len(ids):
+            raise ValueError("no luck")
+        return Made(pa.table({"id": ids}))
+
+
+def test_a_worker_that_fails_on_everything_stops_the_run(step: Step, tmp_path: Path) -> None:
+    rows = [f"{n}" for n in range(8)]
+    commit_run(
+        step,
+        "part-00000.parquet",
+        0,
+        ids=rows,
+        clusters=[0] * 8,
+        sums=[[1.0] * 8, [1.0] * 8],
+        counts=[1] * 8,
+        flags=["ok"] * 8,
+    )
+    settings = {"row": "", "way": "", "notes": ""}
+    with pytest.raises(
+        WorkerError, match=r"part-00000(.|\n)*4 of its 8 rows fail(.|\n)*ValueError"
+    ):
+        map_shards(step, NODES, HopelessWorker, settings)
     assert all_cores_come_back()
+
+
+class StuckWorker(CountingWorker):
+    """Never gets through one of the shards."""
+
+    def __call__(self, step: Step, shard: str) -> Made:
+        if shard == self.deadly:
+            time.sleep(3600)
+        return super().__call__(step, shard)
+
+
+def test_a_worker_that_hangs_ends_the_run_and_is_named(step: Step, tmp_path: Path) -> None:
+    step = replace(step, config=step.config.override(resources={"stall_seconds": 12}))
+    settings = {"notes": str(tmp_path / "notes"), "deadly": "part-00002.parquet"}
+    with pytest.raises(WorkerError) as caught, guarded(step):
+        map_shards(step, NODES, StuckWorker, settings)
+    told = str(caught.value)
+    assert "no sign of life for 12 s" in told
+    assert "where: part-00002.parquet, process" in told
+    assert "in __call__" in told  # the line of code it hangs at
+    assert "resources.stall_seconds" in told
+    assert all_cores_come_back()
+
+
+def test_resources_that_cannot_be_had_end_the_run(step: Step, tmp_path: Path) -> None:
+    step = replace(step, config=step.config.override(resources={"stall_seconds": 3}))
+    greedy = Nodes(
+        num_cpus=1000, num_gpus=0, resources=ResourcesConfig(num_workers=1, cpus_per_worker=1000)
+    )
+    with pytest.raises(WorkerError, match="the stage waits for 1 × 1000 CPU"), guarded(step):
+        map_shards(step, greedy, CountingWorker, {"notes": str(tmp_path / "notes")})
+    assert all_cores_come_back()
+
+
+class SlowWorker(CountingWorker):
+    """Takes longer than the limit for one shard, batch by batch."""
+
+    def __call__(self, step: Step, shard: str) -> Made:
+        for _ in range(6 if shard.endswith("0.parquet") else 0):
+            time.sleep(2)
+            heartbeat.beat()
+        return super().__call__(step, shard)
+
+
+def test_a_slow_but_honest_shard_is_left_alone(step: Step, tmp_path: Path) -> None:
+    step = replace(step, config=step.config.override(resources={"stall_seconds": 10}))
+    with guarded(step):
+        outcome = map_shards(step, NODES, SlowWorker, {"notes": str(tmp_path / "notes")})
+    assert outcome.rows_out == 8
 
 
 def all_cores_come_back(seconds: float = 30) -> bool:
@@ -116,7 +233,7 @@ class RefusingWorker:
         if where == "init":
             raise ConfigError("no such thing; use another")
 
-    def read(self, step: Step, shard: str) -> str:
+    def read(self, step: Step, shard: str, skip: npt.NDArray[np.bool_]) -> str:
         return shard
 
     def __call__(self, step: Step, shard: str) -> Made:

@@ -44,12 +44,12 @@ def die(folder: Path, times: int, number: int) -> int:
 
 
 @pytest.mark.parametrize("nodes", [None, NODES])
-def test_results_come_in_order(ray_session: None, nodes: Nodes | None) -> None:
-    assert list(run_all(partial(minus, 10), range(50), nodes)) == list(range(10, -40, -1))
-    assert list(run_all(partial(minus, 10), [], nodes)) == []
+def test_results_come_in_order(ray_session: None, nodes: Nodes | None, tmp_path: Path) -> None:
+    assert list(run_all(partial(minus, 10), range(50), nodes, tmp_path)) == list(range(10, -40, -1))
+    assert list(run_all(partial(minus, 10), [], nodes, tmp_path)) == []
 
 
-def test_few_tasks_are_ahead(ray_session: None) -> None:
+def test_few_tasks_are_ahead(ray_session: None, tmp_path: Path) -> None:
     taken: list[int] = []
 
     def numbers() -> Iterator[int]:
@@ -57,7 +57,7 @@ def test_few_tasks_are_ahead(ray_session: None) -> None:
             taken.append(number)
             yield number
 
-    results = run_all(partial(minus, 10), numbers(), NODES)
+    results = run_all(partial(minus, 10), numbers(), NODES, tmp_path)
     assert next(results) == 10
     results.close()
     assert len(taken) == IN_FLIGHT_PER_CPU + 1
@@ -72,12 +72,12 @@ def test_an_error_for_people_comes_through(
         pytest.raises(PoolError, match=r"^two\n  where: there\n  fix:   take three$") as caught,
         for_people(make_step(tmp_path, "pool", "1-pool")),
     ):
-        results.extend(run_all(refuse_two, range(5), nodes))
+        results.extend(run_all(refuse_two, range(5), nodes, tmp_path))
     assert type(caught.value) is PoolError
 
 
 def test_a_task_whose_process_dies_is_tried_again(tmp_path: Path, ray_session: None) -> None:
-    assert list(run_all(partial(die, tmp_path, MAX_RETRIES), [7], NODES)) == [7]
+    assert list(run_all(partial(die, tmp_path, MAX_RETRIES), [7], NODES, tmp_path / "beats")) == [7]
     with pytest.raises(RayError):
-        list(run_all(partial(die, tmp_path, MAX_RETRIES + 1), [8], NODES))
+        list(run_all(partial(die, tmp_path, MAX_RETRIES + 1), [8], NODES, tmp_path / "beats"))
     assert len(list(tmp_path.glob("8-*"))) == MAX_RETRIES + 1

@@ -6,20 +6,23 @@ import hashlib
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pytest
 import torch
 from conftest import POOL_FLAGS, POOL_REJECTED, pool_lines
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import engine
-from engine import pipeline, schema
+from engine import pipeline, schema, stages
 from engine.config import STAGE_NAMES, Config
 from engine.errors import RunDirError
 from engine.maths.batching import epoch_order
-from engine.models import load_language_model
+from engine.models import ModelSource, load_language_model, load_tokenizer
 from engine.rundir import RunDir
+from engine.step import POOL
 
 SHARD_ROWS = 16
 BATCH_SIZE = 20
@@ -314,3 +317,71 @@ def test_a_proxys_old_scores_are_not_read_beside_a_new_pool(
         renewed.scores()
     with pytest.raises(RunDirError, match=r"no run of a proxy 'other'(.|\n)*Proxies there: tiny"):
         engine.open_run(folder, proxy="other")
+
+
+def test_a_source_file_that_changes_during_the_run_is_named(
+    tiny_opt: Path, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pool.jsonl"
+    path.write_text("\n".join(pool_lines()) + "\n", encoding="utf-8")
+    write_all = stages.pool._write_all
+
+    def and_somebody_appends(*arguments: Any) -> Any:
+        with path.open("a") as file:
+            file.write('{"instruction": "Wait!", "output": "One more."}\n')
+        return write_all(*arguments)
+
+    monkeypatch.setattr(stages.pool, "_write_all", and_somebody_appends)
+    with pytest.raises(RunDirError, match=r"changed while it ran(.|\n)*files\.pool\.jsonl: was"):
+        engine.run(make_config(path, tiny_opt), tmp_path / "run", until="pool")
+    assert not (tmp_path / "run" / POOL).exists()  # nobody knows what it was made of
+
+
+@pytest.mark.slow
+def test_rows_without_a_finite_score_are_flagged_and_trained_on_by_nobody(
+    pool: Path, tmp_path: Path, ray_session: None
+) -> None:
+    """A model that has no number for one word: its rows cost themselves, not the run."""
+    word = "river"
+    model = save_tiny_llama(tmp_path / "model", word)
+    config = make_config(pool, model, num_workers=1)
+    engine.run(config, tmp_path / "run", until="select")
+    run = engine.open_run(tmp_path / "run")
+    flags = run.scores()["flag"].to_pylist()
+    bad = {
+        row
+        for row, (raw, flag) in enumerate(zip(run.pool()["raw"].to_pylist(), flags, strict=True))
+        if word in raw and flag != schema.DUPLICATE
+    }
+    assert len(bad) >= 4
+    assert {row for row, flag in enumerate(flags) if flag == schema.NOT_FINITE} == bad
+    assert bad.isdisjoint(run.selection()["row"].to_pylist())
+    steps = run.step("finetune", 1)
+    seen = steps.read(steps.folder, "steps.parquet")["rows"].to_pylist()
+    assert sorted(row for rows in seen for row in rows) == [
+        row for row, flag in enumerate(flags) if flag == schema.OK
+    ]
+
+
+def save_tiny_llama(folder: Path, word: str) -> Path:
+    """A random Llama with its own head, whose embedding of every token of a word is NaN."""
+    tokenizer = load_tokenizer(ModelSource("proxy.model", "bundled"))
+    config = LlamaConfig(
+        vocab_size=8192,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(0)
+    made = LlamaForCausalLM(config)
+    others = tokenizer(" ".join(line.replace(word, "") for line in pool_lines())).input_ids
+    own = set(tokenizer(f" {word}").input_ids) - set(others)
+    with torch.no_grad():
+        made.model.embed_tokens.weight[sorted(own)] = float("nan")
+    made.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -147,7 +147,7 @@ def test_a_link_keeps_its_own_name(tmp_path: Path) -> None:
     blob = write(tmp_path / "blobs" / "0a1b", b'{"prompt": "p", "response": "r"}').path
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "train.jsonl").symlink_to(blob)
-    (file,) = find_files([str(tmp_path / "pool")])
+    (file,) = find_files([str(tmp_path / "pool" / "train.jsonl")])
     assert file.name == "train.jsonl"
     assert [line.line for line in lines_of(file)] == [1]
 
@@ -777,3 +777,29 @@ def test_broken_parquet_stops(tmp_path: Path) -> None:
         error = stops(path, data)
         assert error.what.startswith("a pool file is not readable Parquet: ")
         assert error.where == f"{path}, after row 0"
+
+
+@pytest.mark.parametrize("named", ["", "*.jsonl", "../pool/**/*.jsonl"])
+def test_a_link_that_leads_out_of_the_pool_is_refused(tmp_path: Path, named: str) -> None:
+    """A stranger's folder may point anywhere; a link that is named itself is meant."""
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    secret = tmp_path / "secret.jsonl"
+    secret.write_text("{}\n")
+    (pool / "innocent.jsonl").symlink_to(secret)
+    with pytest.raises(PoolError, match=r"a link leads out of(.|\n)*secret\.jsonl(.|\n)*name the"):
+        find_files([f"{pool}/{named}"])
+    (named_itself,) = find_files([str(pool / "innocent.jsonl")])
+    assert named_itself.path.name == "innocent.jsonl"
+
+
+@pytest.mark.parametrize("named", ["*", "**/*.jsonl", "link/*.jsonl"])
+def test_a_linked_folder_leads_out_as_well(tmp_path: Path, named: str) -> None:
+    write(tmp_path / "elsewhere" / "secret.jsonl", b"{}")
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "link").symlink_to(tmp_path / "elsewhere")
+    if named.startswith("link"):  # the link itself is named
+        assert names(f"{tmp_path}/pool/{named}") == ["secret.jsonl"]
+        return
+    with pytest.raises(PoolError, match="a link leads out of"):
+        find_files([f"{tmp_path}/pool/{named}"])

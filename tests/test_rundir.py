@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import hashlib
 import json
 import os
@@ -425,3 +426,67 @@ def test_a_file_that_cannot_be_hashed_is_named(tmp_path: Path, name: str) -> Non
     (tmp_path / "folder").mkdir()
     with pytest.raises(RunDirError, match=rf"cannot read .*{name}"):
         RunDir(tmp_path / "run").hash_files({name: tmp_path / name})
+
+
+# ── storage that fails ───────────────────────────────────────────────────────────────────────────
+
+
+def failing(times: int, code: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let the next `times` calls of fsync fail, as storage does; returns the pauses made."""
+    left, pauses, real = [times], [], os.fsync
+
+    def fsync(file: int) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(code, os.strerror(code))
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(rundir.time, "sleep", pauses.append)
+    return pauses
+
+
+def test_storage_that_is_away_is_waited_for(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = failing(6, errno.ESTALE, monkeypatch)
+    run.commit("a/b.txt", b"whole")
+    assert (run.path / "a/b.txt").read_bytes() == b"whole"
+    assert pauses == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0]
+    assert files(run) == ["a/b.txt"]
+
+
+def test_storage_that_stays_away_is_an_error(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(10**6, errno.EIO, monkeypatch)
+    monkeypatch.setattr(rundir, "PATIENCE_SECONDS", 0.05)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        run.commit("b.txt", b"whole")
+    assert files(run) == []
+
+
+def test_a_full_disk_is_not_waited_for(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.commit("b.txt", b"before")
+    pauses = failing(1, errno.ENOSPC, monkeypatch)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        run.commit("b.txt", b"after")
+    assert pauses == []
+    assert (run.path / "b.txt").read_bytes() == b"before"
+    assert files(run) == ["b.txt"]
+
+
+def test_nothing_is_written_through_a_link_that_leads_out(run: RunDir, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    run.path.mkdir(exist_ok=True)
+    (run.path / "2-embed").symlink_to(outside)
+    with pytest.raises(RunDirError, match=r"leads out of the run directory(.|\n)*remove the link"):
+        run.commit_table("2-embed", "part-00000.parquet", pa.table({"a": [1]}), "f")
+    assert list(outside.iterdir()) == []
+
+
+def test_a_link_in_place_of_a_file_is_replaced(run: RunDir, tmp_path: Path) -> None:
+    outside = tmp_path / "precious.txt"
+    outside.write_text("keep me")
+    run.path.mkdir(exist_ok=True)
+    (run.path / "run.yaml").symlink_to(outside)
+    run.commit("run.yaml", b"new")
+    assert outside.read_text() == "keep me"
+    assert not (run.path / "run.yaml").is_symlink()

@@ -55,7 +55,8 @@ def worlds(tiny_opt: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     folder = tmp_path_factory.mktemp("worlds")
     train(folder, tiny_opt, 1, "0:float32:1", "2:float32:1", "3:float32:1")
     train(folder, tiny_opt, 1, "1:bfloat16:1", "2:bfloat16:1", "0:float32:2", "2:float32:2")
-    train(folder, tiny_opt, 2, "0:float32:1", "2:float32:1", "3:float32:1")
+    train(folder, tiny_opt, 1, "0:float32:killed", "2:bfloat16:killed")
+    train(folder, tiny_opt, 2, "0:float32:1", "2:float32:1", "3:float32:1", "3:float32:killed")
     return {
         path.stem: {**np.load(path, allow_pickle=False), "weights": path.with_suffix("")}
         for path in folder.glob("*.npz")
@@ -117,6 +118,16 @@ def test_bfloat16_keeps_float32_master_weights(worlds: dict[str, Any], world: st
 def test_a_second_epoch_goes_on_from_the_first(worlds: dict[str, Any], world: str) -> None:
     """Saved after one epoch and taken up again, epoch 2 is what it is in one go."""
     np.testing.assert_array_equal(worlds[world]["loss"], worlds[world]["resumed"])
+
+
+@pytest.mark.parametrize("world", ["1-0-float32", "1-2-bfloat16", "2-3-float32"])
+def test_an_epoch_goes_on_from_its_checkpoint(worlds: dict[str, Any], world: str) -> None:
+    """Interrupted and taken up by another process, it is what it would have been."""
+    whole, killed = worlds[f"{world}-1"], worlds[f"{world}-killed"]
+    np.testing.assert_array_equal(killed["loss"], whole["loss"])
+    np.testing.assert_array_equal(killed["rows"], whole["rows"])
+    for name, weight in weights(whole).items():
+        torch.testing.assert_close(weights(killed)[name], weight, atol=1e-6, rtol=0, msg=name)
 
 
 def test_dropout_is_off_while_training_and_kept_in_the_config(

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from engine.config import FinetuneConfig
 from engine.maths.ragged import Ragged
-from engine.training import WORLD_FILE, Trainer, TrainingPlan, TrainingRows
+from engine.training import WORLD_FILE, Checkpoints, Trainer, TrainingPlan, TrainingRows
 
 NUM_ROWS = 45
 BATCH_SIZE = 20
@@ -48,6 +48,34 @@ def make_plan(model: Path, stage: int, dtype: str) -> TrainingPlan:
     )
 
 
+class EnoughError(Exception):
+    pass
+
+
+def interrupted(trainer: Trainer, plan: TrainingPlan, folder: Path) -> tuple[Trainer, object]:
+    """An epoch that ends before its third step, and another trainer that takes it up."""
+    checkpoints = Checkpoints(folder, seconds=0)
+    step, begun = trainer._step, []
+
+    def limited(*arguments: object) -> object:
+        begun.append(1)
+        if len(begun) == 3:
+            raise EnoughError
+        return step(*arguments)
+
+    trainer._step = limited
+    try:
+        trainer.epoch(1, lambda done, loss: None, checkpoints)
+        raise AssertionError("it should not have ended")
+    except EnoughError:
+        assert [path.name for path in folder.iterdir()] == ["step-00000002"]
+    dist.barrier()
+    other, done = Trainer(plan, rows=trainer.rows), []
+    table = other.epoch(1, lambda rows, loss: done.append(rows), checkpoints)
+    assert done == ([] if dist.get_rank() else [NUM_ROWS])  # two steps were not done again
+    return other, table
+
+
 def main() -> None:
     folder, model, *cases = sys.argv[1:]
     dist.init_process_group("gloo")
@@ -57,7 +85,10 @@ def main() -> None:
         name = Path(folder) / f"{dist.get_world_size()}-{stage}-{dtype}-{epochs}"
         plan = make_plan(Path(model), int(stage), dtype)
         trainer = Trainer(plan, rows)
-        table = trainer.epoch(1, lambda done, loss: None)
+        if epochs == "killed":
+            trainer, table = interrupted(trainer, plan, Path(folder) / f"kept-{stage}")
+        else:
+            table = trainer.epoch(1, lambda done, loss: None)
         extra = {}
         if epochs == "2":
             state = Path(folder) / f"state-{stage}"

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from engine import schema
+from engine import heartbeat, schema
 from engine.config import Config
 from engine.errors import ConfigError
 from engine.failures import for_people
@@ -49,6 +49,12 @@ def run(step: Step, nodes: Nodes) -> Outcome:
 
 def cluster_shards(step: Step, num_threads: int, use_gpu: bool) -> Outcome:
     """Read all embeddings, cluster them, write every shard and the centroids."""
+    working = step.run.path / step.folder / heartbeat.FOLDER / f"k-means{heartbeat.WORK}"
+    with heartbeat.at_work(working), heartbeat.while_busy():
+        return _cluster_shards(step, num_threads, use_gpu)
+
+
+def _cluster_shards(step: Step, num_threads: int, use_gpu: bool) -> Outcome:
     assert "torch" not in sys.modules, "faiss and torch bring two OpenMP runtimes"
     config = step.config.clusters
     vectors = _embeddings(step)

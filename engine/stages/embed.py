@@ -8,13 +8,14 @@ the first user turn and the first response of longer conversations.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine import models, schema
+from engine import heartbeat, models, schema
 from engine.columns import equals
 from engine.config import Config
 from engine.mapping import Made, map_shards
@@ -56,6 +57,21 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     )
 
 
+Skip = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A shard of 1-pool: all ids, and the texts of the rows to embed."""
+
+    ids: pa.ChunkedArray
+    keep: npt.NDArray[np.int64]
+    """Places of those rows."""
+    texts: list[str]
+    num_failed: int
+    """Rows that could be embedded, but are left out."""
+
+
 class EmbedWorker:
     """Holds the embedder; embeds a shard at a time, which sentence-transformers sorts by length."""
 
@@ -73,25 +89,28 @@ class EmbedWorker:
         self.embedder = models.load_embedder(source, dtype, device, max_tokens)
         self.dimension = int(self.embedder.get_embedding_dimension() or 0)
         self.batch_rows = batch_rows
+        # `encode` calls its modules, and none but them, once for each batch.
+        self.embedder[0].register_forward_hook(lambda *_: heartbeat.beat())
 
-    def read(self, step: Step, shard: str) -> tuple[pa.ChunkedArray, list[int], list[str]]:
-        """Ids of a shard, places of the rows to embed, and their texts."""
+    def read(self, step: Step, shard: str, skip: Skip | None = None) -> Inputs:
+        """See `mapping.Worker`."""
         pool = step.read(POOL, shard, ["id", "turns", "flag"])
-        keep = np.flatnonzero(equals(pool["flag"], schema.OK)).tolist()
-        turns = pool["turns"].take(pa.array(keep, pa.int64())).to_pylist()
-        return pool["id"], keep, [text_of(row) for row in turns]
+        ok = equals(pool["flag"], schema.OK)
+        keep = np.flatnonzero(ok if skip is None else ok & ~skip)
+        turns = pool["turns"].take(pa.array(keep)).to_pylist()
+        return Inputs(pool["id"], keep, [text_of(row) for row in turns], int(ok.sum()) - len(keep))
 
-    def __call__(self, step: Step, inputs: tuple[pa.ChunkedArray, list[int], list[str]]) -> Made:
-        ids, keep, texts = inputs
-        dimension = self.dimension
+    def __call__(self, step: Step, inputs: Inputs) -> Made:
+        ids, keep, dimension = inputs.ids, inputs.keep, self.dimension
         vectors = np.zeros((len(ids), dimension), dtype=np.float32)
-        if texts:
-            vectors[keep] = self.embed(texts)
+        if inputs.texts:
+            vectors[keep] = self.embed(inputs.texts)
         mask = np.ones(len(ids), dtype=bool)
         mask[keep] = False
         column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), dimension, mask=pa.array(mask))
         table = pa.table([ids, column], schema=schema.embeddings(dimension))
-        return Made(table, counts={"embedded": len(keep)})
+        flags = {schema.EMBEDDING_FAILED: inputs.num_failed} if inputs.num_failed else {}
+        return Made(table, flags, {"embedded": len(keep)})
 
     def embed(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """float32[len(texts), dimension]"""

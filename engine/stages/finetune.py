@@ -1,14 +1,17 @@
 """6 finetune: one epoch of the proxy over the pool, by Ray Train and DeepSpeed ZeRO.
 
-Reads ``4-tokens`` (and ``1-pool`` for the split); writes ``epoch-N/`` as a Hugging Face folder
+Reads ``4-tokens``, ``1-pool`` for the split and ``5-perplexity/epoch-0`` for rows that cannot be
+scored, and so not be trained on; writes ``epoch-N/`` as a Hugging Face folder
 (config.json, safetensors, tokenizer) and ``steps.parquet`` (`schema.STEPS`: which rows each
 optimizer step saw, its loss and learning rate). Only ``ok`` rows of the training split take part.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -18,16 +21,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from engine import models, schema
+from engine import heartbeat, models, schema
 from engine.columns import equals, to_ragged
 from engine.config import Config
-from engine.errors import ConfigError
+from engine.errors import ConfigError, PoolscoreError, WorkerError
 from engine.failures import for_people
 from engine.nodes import Nodes
 from engine.parallel import peak_memory_bytes
 from engine.progress import Progress
-from engine.rundir import RunDir
-from engine.step import FINETUNE, POOL, STEPS_FILE, TOKENS, Outcome, Step
+from engine.rundir import RECORD, RunDir
+from engine.step import FINETUNE, PERPLEXITY, POOL, STEPS_FILE, TOKENS, Outcome, Step
 
 if TYPE_CHECKING:
     from engine.training import TrainingPlan
@@ -37,6 +40,10 @@ VERSION = 2
 STATE_FOLDER = "state"
 LIVE_FILE = ".live"
 RAY_FOLDER = ".ray"
+CHECKPOINTS_FOLDER = ".checkpoints"
+ERROR_FILE = ".error"
+MAX_FAILURES = 3
+"""Times that Ray Train starts all workers again after one has died."""
 POLL_SECONDS = 0.5
 
 
@@ -68,18 +75,19 @@ def run(step: Step, nodes: Nodes) -> Outcome:
             "no row can be trained on: every row is flagged or held out. See `poolscore status`, "
             "and the flags in 1-pool and 4-tokens."
         )
-    step.run.clear(step.folder)  # an interrupted run may have left weights behind
+    _clear_all_but_checkpoints(step)
     shutil.rmtree(step.run.path / RAY_FOLDER, ignore_errors=True)
     live = step.run.path / step.folder / LIVE_FILE
-    live.parent.mkdir(parents=True, exist_ok=True)
     watcher = _Watcher(live, Progress(step.label, num_rows, "rows"))
     try:
         with for_people(step):
             _fit(job, nodes)
+        _raise_told(step)
     finally:
         watcher.stop()
         live.unlink(missing_ok=True)
         shutil.rmtree(step.run.path / RAY_FOLDER, ignore_errors=True)
+    shutil.rmtree(step.run.path / step.folder / CHECKPOINTS_FOLDER, ignore_errors=True)
     receipt = step.run.receipt(step.folder, STEPS_FILE)
     return Outcome(
         rows_in=sum(step.run.num_rows(POOL, shard) for shard in step.shards()),
@@ -90,6 +98,21 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         peak_memory_bytes=watcher.peak_memory_bytes,
         details={**receipt, "epoch_seconds": round(watcher.epoch_seconds, 3)},
     )
+
+
+def _clear_all_but_checkpoints(step: Step) -> None:
+    """Remove what an interrupted run left, the checkpoints of this very training aside."""
+    folder = step.run.path / step.folder
+    kept = folder / CHECKPOINTS_FOLDER
+    kept.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    for path in (*folder.iterdir(), *kept.iterdir()):
+        if path in (kept, kept / step.fingerprint):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def check(config: Config, nodes: Nodes) -> None:
@@ -116,16 +139,18 @@ def check(config: Config, nodes: Nodes) -> None:
 
 
 def _fit(job: _Job, nodes: Nodes) -> None:
-    from ray.train import RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     gpu = nodes.device == "cuda"
     environment = {"DS_ACCELERATOR": "cuda" if gpu else "cpu"}
-    TorchTrainer(
+    trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"job": job},
         torch_config=TorchConfig(
-            backend="nccl" if gpu else "gloo", timeout_s=job.step.config.resources.stall_seconds
+            # Longer than the driver's own patience, which says more about what hangs.
+            backend="nccl" if gpu else "gloo",
+            timeout_s=2 * job.step.config.resources.stall_seconds + 60,
         ),
         scaling_config=ScalingConfig(
             num_workers=nodes.train_workers,
@@ -139,34 +164,76 @@ def _fit(job: _Job, nodes: Nodes) -> None:
             name="train",
             storage_path=str(job.step.run.path / RAY_FOLDER),
             worker_runtime_env={"env_vars": environment},
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
-    ).fit()
+    )
+    # Ray Train takes Ctrl-C for itself: it never gives it back, and ends the process with code 0.
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit()
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 def _train_worker(told: dict[str, Any]) -> None:
     """What runs on each training worker."""
-    from engine.training import Trainer
+    import torch.distributed as dist
 
     job: _Job = told["job"]
+    folder = job.step.run.path / job.step.folder
+    failed = [(folder / ERROR_FILE).exists()]
+    dist.broadcast_object_list(failed)
+    if failed[0]:
+        return  # Ray Train starts all workers again after an error, and it would come again
+    # Workers wait for one another: only the silence of all of them means anything.
+    working = folder / heartbeat.FOLDER / f"rank-{dist.get_rank()}{heartbeat.SIGN}"
+    try:
+        with heartbeat.at_work(working):
+            _train(job)
+    except PoolscoreError as error:
+        job.step.run.commit(f"{job.step.folder}/{ERROR_FILE}", str(error).encode())
+        raise
+
+
+def _train(job: _Job) -> None:
+    from engine.training import Checkpoints, Trainer
+
     step, config = job.step, job.step.config
     plan = training_plan(config, job.device, job.num_threads)
-    trainer = Trainer(plan, load_rows(step))
-    first = _resume(trainer, step)
-    live = step.run.path / step.folder / LIVE_FILE
+    with heartbeat.while_busy():
+        trainer = Trainer(plan, load_rows(step))
+        first = _resume(trainer, step)
+    folder = step.run.path / step.folder
+    live = folder / LIVE_FILE
+    interval = config.resources.checkpoint_seconds
+    kept = folder / CHECKPOINTS_FOLDER / step.fingerprint
     steps: pa.Table | None = None
     seconds = 0.0
     for epoch in range(first, step.epoch + 1):
         began = time.monotonic()
-        steps = trainer.epoch(epoch, lambda done, loss: _tell(live, done, loss))
+        # Epochs before this one are only walked through again where their state does not fit.
+        own = epoch == step.epoch and first == epoch and interval is not None
+        checkpoints = Checkpoints(kept, interval) if own and interval is not None else None
+        steps = trainer.epoch(epoch, lambda done, loss: _tell(live, done, loss), checkpoints)
         seconds = time.monotonic() - began
-    saved = step.run.path / step.folder / ".saved"
-    trainer.save(saved)
-    if step.epoch < config.finetune.num_epochs:
-        trainer.save_state(step.run.path / step.folder / STATE_FOLDER)
+    with heartbeat.while_busy():
+        saved = folder / ".saved"
+        trainer.save(saved)
+        if step.epoch < config.finetune.num_epochs:
+            trainer.save_state(folder / STATE_FOLDER)
     if steps is not None:  # rank 0
         models.load_tokenizer(models.proxy_source(config)).save_pretrained(saved)
         _commit(step, saved, steps, trainer.plan)
         _tell(live, len(trainer.rows.ids), steps["loss"][-1].as_py(), seconds)
+
+
+def _raise_told(step: Step) -> None:
+    """Raise the error that a training worker left for people."""
+    with contextlib.suppress(FileNotFoundError):
+        raise WorkerError((step.run.path / step.folder / ERROR_FILE).read_text())
 
 
 def training_plan(config: Config, device: str, num_threads: int) -> TrainingPlan:
@@ -193,7 +260,7 @@ def training_plan(config: Config, device: str, num_threads: int) -> TrainingPlan
 def _resume(trainer: Any, step: Step) -> int:
     """The first epoch to train: this one where the state before it can be taken up, else 1."""
     state = step.run.path / step.proxy_input(FINETUNE, step.epoch - 1) / STATE_FOLDER
-    return step.epoch if state.is_dir() and trainer.load_state(state) else 1
+    return step.epoch if step.epoch > 1 and trainer.load_state(state) else 1
 
 
 def _commit(step: Step, saved: Path, steps: pa.Table, plan: TrainingPlan) -> None:
@@ -230,7 +297,10 @@ def _training_part(step: Step, shard: str, columns: list[str]) -> pa.Table:
     """`row` and some columns of 4-tokens, for the rows of one shard that are trained on."""
     pool = step.read(POOL, shard, ["row", "split"])
     tokens = step.read(step.proxy_input(TOKENS), shard, [*columns, "flag"])
+    before = step.read(step.proxy_input(PERPLEXITY, 0), shard, ["nll_sum"])["nll_sum"]
     keep = equals(pool["split"], schema.TRAIN) & equals(tokens["flag"], schema.OK)
+    # A row that broke the scorer, or made it give no number, would do the same here.
+    keep &= np.isfinite(before.to_numpy())  # null becomes NaN
     table = tokens.replace_schema_metadata(None).append_column("row", pool["row"])
     return table.filter(pa.array(keep))
 

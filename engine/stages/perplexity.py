@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine import models, schema
+from engine import heartbeat, models, schema
 from engine.columns import to_ragged
 from engine.config import Config
 from engine.mapping import Made, map_shards
-from engine.maths.loss import TokenNLL
+from engine.maths.loss import PROBE_ROWS, TokenNLL
 from engine.maths.ragged import Ragged
 from engine.models import ModelSource
 from engine.nodes import Nodes
@@ -27,6 +27,7 @@ from engine.rundir import RunDir
 from engine.scoring import Scorer, Scores
 from engine.step import FINETUNE, TOKENS, Outcome, Step
 
+PROBES = 4
 NAME = "perplexity"
 VERSION = 2
 
@@ -67,6 +68,8 @@ class _Inputs:
     rows: Ragged
     scored: Ragged
     ends: npt.NDArray[np.bool_]
+    num_failed: int
+    """Rows that could be scored, but are left out."""
 
 
 class PerplexityWorker:
@@ -83,14 +86,16 @@ class PerplexityWorker:
         models.use_threads(num_threads)
         folder = weights if isinstance(weights, Path) else weights.folder()
         nll = TokenNLL(models.load_language_model(folder, dtype, device))
+        nll.register_forward_hook(lambda *_: heartbeat.beat())
         self.scorer = Scorer(nll, device, dtype, batch_tokens)
         self.prepared = False
 
-    def read(self, step: Step, shard: str) -> _Inputs:
+    def read(self, step: Step, shard: str, skip: npt.NDArray[np.bool_] | None = None) -> _Inputs:
         """See `mapping.Worker`."""
         columns = ["id", "input_ids", "scored", "end_scored"]
         tokens = step.read(step.proxy_input(TOKENS), shard, columns)
-        keep = np.flatnonzero(np.asarray(tokens["input_ids"].is_valid()))
+        there = np.asarray(tokens["input_ids"].is_valid())
+        keep = np.flatnonzero(there if skip is None else there & ~skip)
         kept = tokens.take(pa.array(keep))
         return _Inputs(
             tokens["id"],
@@ -98,11 +103,12 @@ class PerplexityWorker:
             to_ragged(kept["input_ids"]),
             to_ragged(kept["scored"]),
             np.asarray(kept["end_scored"], dtype=bool),
+            int(there.sum()) - len(keep),
         )
 
     def __call__(self, step: Step, inputs: _Inputs) -> Made:
         if not self.prepared:
-            self.scorer.prepare(_first_rows(step))
+            _prepare(self.scorer, step)
             self.prepared = True
         scores = self.scorer(inputs.rows, inputs.scored)
         counts = {
@@ -111,7 +117,30 @@ class PerplexityWorker:
             **asdict(scores.counts),
             "shards_by_full_logits": int(self.scorer.nll.full_logits),
         }
-        return Made(_as_table(inputs, scores), counts=counts)
+        flags = {schema.SCORING_FAILED: inputs.num_failed} if inputs.num_failed else {}
+        return Made(_as_table(inputs, scores), flags, counts)
+
+
+def _prepare(scorer: Scorer, step: Step) -> None:
+    """Try the scorer's short cuts on the pool's first rows, two at a time until they are proven.
+
+    The rows may be those that break the model: what was at hand when a worker died is passed over.
+    """
+    rows = _first_rows(step)
+    scorer.nll.full_logits = True
+    for first in range(0, min(len(rows), PROBES * PROBE_ROWS), PROBE_ROWS):
+        tried = step.run.path / step.folder / heartbeat.FOLDER / f"probe-{first}{heartbeat.SIGN}"
+        if tried.exists():
+            continue
+        tried.parent.mkdir(parents=True, exist_ok=True)
+        tried.touch()
+        try:
+            scorer.prepare(rows.take(np.arange(first, min(first + PROBE_ROWS, len(rows)))))
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            scorer.nll.full_logits = True
+        if not scorer.nll.full_logits:
+            tried.unlink(missing_ok=True)
+            return
 
 
 def _first_rows(step: Step) -> Ragged:

@@ -32,7 +32,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine import formats, readers, schema
+from engine import formats, heartbeat, readers, schema
 from engine.columns import id_bits
 from engine.config import Config, PoolConfig
 from engine.errors import BrokenFileError, PoolError
@@ -231,7 +231,14 @@ def _read_all(
     progress = Progress(step.label, sum(sizes), "bytes")
     parts: list[Part] = []
     before = 0
-    with closing(run_all(partial(_read, step.config.pool, folder), batches, nodes)) as stream:
+    with closing(
+        run_all(
+            partial(_read, step.config.pool, folder),
+            batches,
+            nodes,
+            folder.parent / heartbeat.FOLDER,
+        )
+    ) as stream:
         for batch, size, part in zip(batches, sizes, stream, strict=True):
             before = before if batch[0].start else 0
             parts.append(replace(part, lines_before=before))
@@ -256,6 +263,7 @@ def _read(config: PoolConfig, folder: Path, pieces: list[readers.Piece]) -> Part
 def _read_piece(piece: readers.Piece, config: PoolConfig, rows: _Sheet, rejected: _Sheet) -> None:
     try:
         for line in readers.read_lines(piece, config.max_row_bytes):
+            heartbeat.beat()
             _take(line, piece.file, config, rows, rejected)
     except BrokenFileError as error:
         rejected.add((piece.file.name, error.line, error.reason, error.what))
@@ -422,7 +430,8 @@ class Written:
 def _write_all(step: Step, nodes: Nodes | None, shards: list[Shard]) -> list[Written]:
     progress = Progress(step.label, sum(len(shard.is_duplicate) for shard in shards), "rows")
     written: list[Written] = []
-    with closing(run_all(partial(_write, step), shards, nodes)) as stream:
+    working = step.run.path / step.folder / heartbeat.FOLDER
+    with closing(run_all(partial(_write, step), shards, nodes, working)) as stream:
         for done in stream:
             written.append(done)
             progress.add(done.num_rows)

@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 Ranks = npt.NDArray[np.int32]
 
 NAME = "score"
-VERSION = 1
+VERSION = 2
 METRIC = "lp_app_1"
 """The score that ranks are by."""
 
@@ -67,7 +67,7 @@ def shard_keys(step: Step, shard: str) -> Keys:
     measured = _measured(step, shard, ["nll_sum", "num_tokens"])
     numbers = score_columns([mean_nll(table) for table in measured])
     columns = {"id": pool["id"], "row": pool["row"], "cluster": cluster, METRIC: numbers[METRIC]}
-    ok = equals(flag, schema.OK) & is_finite(numbers)
+    ok = equals(final_flags(flag, cluster, measured, numbers), schema.OK)
     return ranking_keys(pa.table(columns).filter(pa.array(ok)), METRIC)
 
 
@@ -84,8 +84,8 @@ def score_shard(step: Step, shard: str, ranks: Ranks) -> pa.Table:
     for table in (clusters, tokens, *measured):
         assert table["id"].equals(pool["id"]), f"{shard}: stages disagree on the rows"
     numbers = score_columns([mean_nll(table) for table in measured])
-    scorable, finite = equals(tokens["flag"], schema.OK), is_finite(numbers)
-    ok = scorable & finite
+    flag = final_flags(tokens["flag"], clusters["cluster"], measured, numbers)
+    ok = equals(flag, schema.OK)
     rank_in_cluster = np.zeros(len(ok), dtype=np.int32)
     rank_in_cluster[ok] = ranks
     columns: dict[str, Any] = {
@@ -96,10 +96,34 @@ def score_shard(step: Step, shard: str, ranks: Ranks) -> pa.Table:
         # `lp_i` alone may be undefined on a scored row: where P_0 = P_n.
         **{n: pa.array(v, mask=~(ok & np.isfinite(v))) for n, v in numbers.items()},
         "rank_in_cluster": pa.array(rank_in_cluster, mask=~ok),
-        "flag": replaced(tokens["flag"], scorable & ~finite, schema.NOT_FINITE),
+        "flag": flag,
     }
     wanted = schema.scores(step.config.finetune.num_epochs)
     return pa.table([columns[name] for name in wanted.names], schema=wanted)
+
+
+def final_flags(
+    flag: pa.ChunkedArray,
+    cluster: pa.ChunkedArray,
+    measured: list[pa.Table],
+    numbers: dict[str, Floats],
+) -> pa.ChunkedArray:
+    """A shard's flags, with what became of its rows after 4-tokens.
+
+    Args:
+        flag: of 4-tokens.
+        cluster: of 3-cluster; null where embedding the row failed.
+        measured: 5-perplexity, epochs 0 … n; null where scoring the row failed.
+        numbers: the scores.
+    """
+    unscored = [~np.asarray(table["nll_sum"].is_valid()) for table in measured]
+    for where, why in (
+        (~np.asarray(cluster.is_valid()), schema.EMBEDDING_FAILED),
+        (np.logical_or.reduce(unscored), schema.SCORING_FAILED),
+        (~is_finite(numbers), schema.NOT_FINITE),
+    ):
+        flag = replaced(flag, equals(flag, schema.OK) & where, why)
+    return flag
 
 
 def _measured(step: Step, shard: str, columns: list[str]) -> list[pa.Table]:

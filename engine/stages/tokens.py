@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from engine import models, schema
-from engine.columns import from_lists
+from engine.columns import equals, from_lists, replaced
 from engine.config import Config
 from engine.errors import ConfigError
 from engine.mapping import Made, map_shards
@@ -78,9 +80,14 @@ class TokenWorker:
         length = models.context_length(source, max_tokens)
         self.template = make_template(template, tokenizer, length)
 
-    def read(self, step: Step, shard: str) -> pa.Table:
-        """See `mapping.Worker`."""
-        return step.read(POOL, shard, ["id", "turns", "flag"])
+    def read(self, step: Step, shard: str, skip: npt.NDArray[np.bool_] | None = None) -> pa.Table:
+        """See `mapping.Worker`; `flag` says which rows are left out."""
+        pool = step.read(POOL, shard, ["id", "turns", "flag"])
+        if skip is None or not skip.any():
+            return pool
+        failed = equals(pool["flag"], schema.OK) & skip
+        flag = replaced(pool["flag"], failed, schema.TOKENISING_FAILED)
+        return pool.set_column(pool.column_names.index("flag"), "flag", flag)
 
     def __call__(self, step: Step, pool: pa.Table) -> Made:
         flags = pool["flag"].to_pylist()

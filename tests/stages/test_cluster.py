@@ -6,6 +6,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import handmade
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,7 +17,6 @@ from engine.errors import ConfigError
 from engine.rundir import RunDir
 from engine.stages import cluster
 from engine.step import CENTROIDS_FILE, CLUSTER, EMBED, POOL, Outcome, Step
-from tests import handmade
 
 LEFT, RIGHT = [0.0, 1.0], [8.0, 1.0]
 

@@ -1,0 +1,86 @@
+"""Who may use the cluster: whoever can submit a job to it runs code as its owner.
+
+Ray's job API answers anybody unless token authentication is on, which `ray start` leaves off. A
+private Ray has no job API at all; one that others started is looked at before anything runs on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import secrets
+import stat
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+from engine.errors import ConfigError
+
+JOBS_PATH = "/api/jobs/"
+ANSWER_SECONDS = 5.0
+_TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+def keep_token_private() -> None:
+    """Make Ray's default token file readable by its owner alone; Ray itself would write it 0644."""
+    if any(name in os.environ for name in _TOKEN_VARIABLES):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    with contextlib.suppress(OSError):  # no home to write to: Ray says so itself
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                path.chmod(0o600)
+            return
+        with os.fdopen(file, "w") as token:
+            token.write(secrets.token_hex(32))
+
+
+def refuse_open_jobs(address: str, dashboard: str | None, insecure_local: bool) -> None:
+    """Refuse a cluster that runs whatever anybody sends it.
+
+    Args:
+        address: of the cluster, for the message.
+        dashboard: ``host:port`` of its job API; none where it has none.
+        insecure_local: accept that where the API is on loopback.
+
+    Raises:
+        ConfigError: the job API answers without a token.
+    """
+    if not dashboard or not _answers_anybody(dashboard):
+        return
+    local = _is_loopback(dashboard.rpartition(":")[0])
+    if local and insecure_local:
+        return
+    advice = "\nOn a machine that is yours alone, --insecure-local accepts it." if local else ""
+    raise ConfigError(
+        f"the Ray cluster at {address} runs code for anybody who reaches {dashboard}: its job API "
+        "answers without a token.\nStart it with token authentication: put a token into "
+        "~/.ray/auth_token on every node (chmod 600)\nand set RAY_AUTH_MODE=token for `ray start`; "
+        f"see docs/cluster.md.{advice}"
+    )
+
+
+def _answers_anybody(dashboard: str) -> bool:
+    # No proxy in between, and no header that Ray's own client would add.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{dashboard}{JOBS_PATH}", timeout=ANSWER_SECONDS) as answer:
+            return answer.status < 400
+    except urllib.error.HTTPError as error:
+        return error.code not in (401, 403, 404)  # no token, a wrong one, no such API
+    except HTTPException:
+        return True
+    except OSError:
+        return False  # not to be reached from here
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,149 @@
+"""Signs of life, so that work that takes long can be told from work that hangs.
+
+Whatever works calls `beat`: for each batch, each optimizer step, each block of lines. A worker that
+is `at_work` leaves its beats as the time of a small file in the run directory, where the driver's
+guard (`stall`) sees them, whatever node it runs on; those of the driver itself stay in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+FOLDER = ".working"
+"""In the folder of a stage: one file for each piece of work in progress."""
+WORK, SIGN, STACK = ".beat", ".sign", ".stack"
+"""Suffixes: of work that has to beat; of what is only a sign that somebody lives, such as loading a
+model; of the file into which a process writes its stacks when it gets SIGUSR1."""
+SECONDS = 1.0
+"""Least time between two beats that are written down."""
+BUSY_SECONDS, BUSY_SHARE, BUSY_BYTES = 2.0, 0.02, 64 * 2**10
+"""A process counts as busy that takes a fiftieth of a core, or moves so many bytes a time. To look
+moves some as well: what Linux knows of a process it says in files."""
+
+_last = time.monotonic()
+_file: Path | None = None
+
+
+def beat() -> None:
+    """Say that this process gets on; as often as one likes."""
+    global _last
+    now = time.monotonic()
+    if now - _last < SECONDS:
+        return
+    _last = now
+    if _file is not None:
+        with contextlib.suppress(OSError):  # a file system that stumbles must not stop the work
+            os.utime(_file)
+
+
+def last_beat() -> float:
+    """When this process last gave a sign of life, by `time.monotonic`."""
+    return _last
+
+
+@contextmanager
+def at_work(path: Path) -> Iterator[None]:
+    """Leave beats in a file for the length of a ``with`` block; one at a time in a process.
+
+    Args:
+        path: in a stage's `FOLDER`; ends in `WORK` or `SIGN`. Stays behind when the process dies,
+            until whoever takes up the same work removes it.
+    """
+    global _file
+    stack = None
+    with contextlib.suppress(OSError):  # without signs of life the work is still worth doing
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(_owner()))
+        stack = path.with_suffix(STACK).open("w")
+        # Answers even from a process that is stuck inside C code.
+        faulthandler.register(signal.SIGUSR1, stack, all_threads=True)
+    _file = path
+    try:
+        yield
+    finally:
+        _file = None
+        if stack is not None:
+            faulthandler.unregister(signal.SIGUSR1)
+            stack.close()
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Take back what a dead process left `at_work`."""
+    for left in (path, path.with_suffix(STACK)):
+        with contextlib.suppress(OSError):
+            left.unlink(missing_ok=True)
+
+
+def _owner() -> dict[str, Any]:
+    started = psutil.Process().create_time()
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+
+
+def owner(path: Path) -> dict[str, Any]:
+    """Host, process and the process's start of who is `at_work`; empty where it cannot be told."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def is_gone(owner: dict[str, Any]) -> bool:
+    """Whether that process of this host has ended; of other hosts nothing is known."""
+    if owner.get("host") != socket.gethostname():
+        return False
+    try:
+        started = psutil.Process(int(owner["pid"])).create_time()
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+    return abs(started - owner["started"]) > 1.0  # its number is another's now
+
+
+@contextmanager
+def while_busy() -> Iterator[None]:
+    """Beat as long as this process is busy: around one long call that cannot beat by itself."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_beat_while_busy, args=(ended,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _beat_while_busy(ended: threading.Event) -> None:
+    before = _work_done()
+    while not ended.wait(BUSY_SECONDS):
+        now = _work_done()
+        worked, moved = now[0] - before[0], now[1] - before[1]
+        if worked > BUSY_SHARE * BUSY_SECONDS or moved > BUSY_BYTES:
+            beat()
+        before = now
+
+
+def _work_done() -> tuple[float, int]:
+    """Seconds of CPU, and bytes read and written, of this process so far."""
+    process = psutil.Process()
+    times = process.cpu_times()
+    try:
+        counted = process.io_counters()
+        moved = counted.read_chars + counted.write_chars
+    except (psutil.Error, OSError, AttributeError):  # not on every system
+        moved = 0
+    return times.user + times.system, moved

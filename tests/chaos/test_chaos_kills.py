@@ -1,0 +1,137 @@
+"""Processes killed at seeded points: actors, drivers, nodes. The answer must be the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos_runs import NUM_ROWS, SHARD_ROWS, Chaos, at_work, committed, wait_for
+
+from engine.step import EMBED, PERPLEXITY, TOKENS
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
+SEEDS = range(10)
+NUM_SHARDS = NUM_ROWS // SHARD_ROWS
+PROXY = "proxies/proxy"
+MAPPED = (
+    EMBED,
+    f"{PROXY}/{TOKENS}",
+    f"{PROXY}/{PERPLEXITY}/epoch-0",
+    f"{PROXY}/{PERPLEXITY}/epoch-1",
+)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_actor_is_killed(chaos: Chaos, seed: int) -> None:
+    draw = random.Random(seed)
+    stage, shards = draw.choice(MAPPED), draw.randrange(NUM_SHARDS - 4)
+    run_dir = chaos.folder / f"actor-{seed}"
+    process = chaos.start(run_dir)
+    wait_for(lambda: len(list((run_dir / stage).glob("part-*"))) >= shards, process)
+    pid = wait_for(lambda: at_work(run_dir / stage), process)
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGKILL)
+    chaos.finish(process, run_dir)
+    chaos.refuse_difference(run_dir)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_driver_is_killed(chaos: Chaos, seed: int) -> None:
+    # A part of all that is ever committed, so that every stage has its turn.
+    part = random.Random(100 + seed).random()
+    run_dir = chaos.folder / f"driver-{seed}"
+    process = chaos.start(run_dir)
+    wait_for(lambda: committed(run_dir) >= part * committed(chaos.whole), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    chaos.finish(chaos.start(run_dir), run_dir)
+    chaos.refuse_difference(run_dir)
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Any]:
+    """A cluster on this machine: a head that lends nothing, and two nodes of two cores."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 10**8},
+    )
+    yield cluster
+    cluster.shutdown()
+
+
+def add_nodes(cluster: Any, num_cpus: int) -> Any:
+    """Two nodes; returns the one to kill."""
+    cluster.add_node(num_cpus=num_cpus, object_store_memory=10**8)
+    victim = cluster.add_node(num_cpus=num_cpus, object_store_memory=10**8)
+    cluster.wait_for_nodes()
+    return victim
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_node_is_lost(chaos: Chaos, two_nodes: Any, seed: int) -> None:
+    """The other one has room for all: two cores, as the undisturbed run had."""
+    part = random.Random(200 + seed).random()
+    victim = add_nodes(two_nodes, num_cpus=2)
+    run_dir = chaos.folder / f"node-{seed}"
+    process = chaos.start(run_dir, address=two_nodes.address)
+    wait_for(lambda: committed(run_dir) >= part * committed(chaos.whole), process)
+    two_nodes.remove_node(victim, allow_graceful=False)
+    chaos.finish(process, run_dir)
+    chaos.refuse_difference(run_dir)
+
+
+def test_a_node_is_lost_and_the_rest_is_too_small(chaos: Chaos, two_nodes: Any) -> None:
+    """No hang: an error that says what is missing. With fewer workers the run then goes on."""
+    victim = add_nodes(two_nodes, num_cpus=1)
+    run_dir = chaos.folder / "node-small"
+    few = ("--set", "resources.stall_seconds=20")
+    process = chaos.start(run_dir, *few, address=two_nodes.address)
+    wait_for(lambda: committed(run_dir, EMBED) >= 3, process)
+    two_nodes.remove_node(victim, allow_graceful=False)
+    assert process.wait(timeout=180) == 1
+    told = run_dir.with_suffix(".log").read_text()
+    assert "no sign of life for 20 s" in told
+    assert "the stage waits for 2 × 1 CPU" in told
+    process = chaos.start(
+        run_dir,
+        "--set",
+        "resources.num_workers=1",
+        "--until",
+        "tokens",
+        address=two_nodes.address,
+    )
+    chaos.finish(process, run_dir)
+
+
+def test_a_kill_at_half_costs_a_tenth_at_most(chaos: Chaos) -> None:
+    """Of 40 shards of embeddings, those that the killed run wrote are kept as they are."""
+    run_dir = chaos.folder / "half"
+    process = chaos.start(run_dir, "--until", "embed")
+    wait_for(lambda: len(list((run_dir / EMBED).glob("part-*"))) >= NUM_SHARDS // 2, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in (run_dir / EMBED).glob("part-*")}
+    chaos.finish(chaos.start(run_dir, "--until", "embed"), run_dir)
+    again = [path for path, time in before.items() if path.stat().st_mtime_ns != time]
+    assert len(again) == 0
+    assert len(list((run_dir / EMBED).glob("part-*"))) == NUM_SHARDS
+
+
+def test_a_second_run_does_nothing(chaos: Chaos) -> None:
+    def state() -> dict[Path, tuple[int, int]]:
+        return {
+            path: (path.stat().st_mtime_ns, path.stat().st_size)
+            for path in chaos.whole.rglob("*")
+            if path.is_file() and path.name != "run.yaml" and not path.name.startswith("run.lock")
+        }
+
+    before = state()
+    chaos.finish(chaos.start(chaos.whole), chaos.whole)
+    assert state() == before

@@ -1,0 +1,83 @@
+"""Training on two workers that is disturbed, against the same training left in peace."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from chaos_runs import NUM_ROWS, Chaos, at_work, wait_for
+
+from engine.models import load_language_model
+from engine.stages.finetune import CHECKPOINTS_FOLDER
+from engine.step import FINETUNE, STEPS_FILE
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
+SEEDS = range(3)
+TWO = ("--set", "resources.train_workers=2", "--until", "finetune")
+TRAINED = f"proxies/proxy/{FINETUNE}/epoch-1"
+
+
+@pytest.fixture(scope="module")
+def peaceful(chaos: Chaos) -> Path:
+    run_dir = chaos.folder / "two-workers"
+    chaos.finish(chaos.start(run_dir, *TWO), run_dir)
+    return run_dir / TRAINED
+
+
+def refuse_difference(peaceful: Path, trained: Path) -> None:
+    """The same weights, and each row in exactly one step."""
+    states = [load_language_model(f, "float32", "cpu").state_dict() for f in (peaceful, trained)]
+    for name, weight in states[0].items():
+        torch.testing.assert_close(states[1][name], weight, atol=1e-6, rtol=0, msg=name)
+    steps = pq.read_table(trained / STEPS_FILE)
+    assert steps["step"].to_pylist() == list(range(len(steps)))
+    rows = [row for rows in steps["rows"].to_pylist() for row in rows]
+    assert sorted(rows) == list(range(NUM_ROWS))
+    assert not (trained / CHECKPOINTS_FOLDER).exists()
+
+
+def checkpoints(folder: Path, pattern: str) -> list[Path]:
+    return list((folder / CHECKPOINTS_FOLDER).glob(f"*/{pattern}"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_training_worker_is_killed(chaos: Chaos, peaceful: Path, seed: int) -> None:
+    run_dir = chaos.folder / f"rank-{seed}"
+    process = chaos.start(run_dir, *TWO)
+    number = random.Random(seed).randrange(1, 12)
+    wait_for(lambda: checkpoints(run_dir / TRAINED, f"step-{number:08d}"), process)
+    pid = wait_for(lambda: at_work(run_dir / TRAINED, f"rank-{seed % 2}.sign"), process)
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGKILL)
+    chaos.finish(process, run_dir)
+    refuse_difference(peaceful, run_dir / TRAINED)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_worker_is_killed_during_a_checkpoint(chaos: Chaos, peaceful: Path, seed: int) -> None:
+    run_dir = chaos.folder / f"checkpoint-{seed}"
+    process = chaos.start(run_dir, *TWO)
+    number = random.Random(10 + seed).randrange(2, 12)
+    wait_for(lambda: checkpoints(run_dir / TRAINED, f".step-{number:08d}"), process)
+    pid = wait_for(lambda: at_work(run_dir / TRAINED, "rank-0.sign"), process)
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGKILL)
+    chaos.finish(process, run_dir)
+    refuse_difference(peaceful, run_dir / TRAINED)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_driver_is_killed_while_training(chaos: Chaos, peaceful: Path, seed: int) -> None:
+    run_dir = chaos.folder / f"train-driver-{seed}"
+    process = chaos.start(run_dir, *TWO)
+    number = random.Random(20 + seed).randrange(1, 12)
+    wait_for(lambda: checkpoints(run_dir / TRAINED, f"step-{number:08d}"), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    chaos.finish(chaos.start(run_dir, *TWO), run_dir)
+    refuse_difference(peaceful, run_dir / TRAINED)

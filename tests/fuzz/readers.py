@@ -1,0 +1,98 @@
+"""Coverage-guided fuzzing of what reads strangers' files: ``make fuzz``.
+
+``python tests/fuzz/readers.py lines CORPUS -runs=1000000`` feeds bytes to the line and row
+decoders; ``… files CORPUS -runs=10000`` writes whole files of every kind. A crash, a hang, an error
+that is not one for people, or a wrong count ends it, and libFuzzer keeps the input.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["engine"]):
+    from engine import formats, readers, schema
+    from engine.errors import BrokenFileError, PoolError
+
+SUFFIXES = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".jsonl.zst")
+BOM = b"\xef\xbb\xbf"
+_folder = tempfile.TemporaryDirectory()
+
+
+def numbered(data: bytes) -> list[tuple[int, bytes]]:
+    """The lines that are not blank, by their numbers: what must come out, one way or the other."""
+    lines = enumerate(data.removeprefix(BOM).split(b"\n"), start=1)
+    return [(number, line.removesuffix(b"\r")) for number, line in lines if line.strip()]
+
+
+def check_row(line: readers.Line) -> None:
+    """A row has an id or a reason; its id is a function of its turns; its text survives."""
+    assert (line.raw is None) == (line.reason is not None)
+    if line.row is None:
+        assert line.reason in schema.REJECT_REASONS
+        return
+    reason = ""
+    try:
+        turns, flag = formats.to_conversation(line.row)
+    except formats.RowError as error:
+        reason = error.reason
+    if reason:
+        assert reason in schema.REJECT_REASONS
+        return
+    assert flag in schema.FLAGS
+    assert len(formats.row_id(turns)) == 32
+    for turn in turns:
+        assert turn.content.encode().decode() == turn.content
+
+
+def lines(data: bytes) -> None:
+    """Lines of JSONL, without a file."""
+    parts = [part + b"\n" for part in data.split(b"\n")]
+    found = list(readers._read_jsonl(parts, BOM, readers.MAX_ROW_BYTES))
+    expected = numbered(data)
+    assert [line.line for line in found] == [number for number, _ in expected]
+    for line, (_, text) in zip(found, expected, strict=True):
+        assert line.raw is None or line.raw.encode() == text
+        check_row(line)
+
+
+def files(data: bytes) -> None:
+    """A whole file; its kind and where it is cut come from the first two bytes."""
+    if len(data) < 2:
+        return
+    suffix, content = SUFFIXES[data[0] % len(SUFFIXES)], data[2:]
+    path = Path(_folder.name, f"pool{suffix}")
+    path.write_bytes(content)
+    (file,) = readers.find_files([str(path)])
+    pieces = readers.cut(file, max_bytes=data[1] + 1)
+    found: list[readers.Line] = []
+    before, reason = 0, ""
+    try:
+        for piece in pieces:
+            for line in readers.read_lines(piece):
+                check_row(line)
+                found.append(line)
+            before += readers.count_lines(piece)
+    except BrokenFileError as error:
+        reason = error.reason
+    except PoolError:
+        return
+    if reason:
+        assert reason in schema.FILE_REASONS
+    elif suffix == ".jsonl":
+        assert len(found) == len(numbered(content))
+        assert before == content.count(b"\n") + (not content.endswith(b"\n") and bool(content))
+
+
+def main() -> None:
+    """Hand over to libFuzzer."""
+    target = {"lines": lines, "files": files}[sys.argv.pop(1)]
+    atheris.Setup(sys.argv, target)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Who may use the cluster: Ray's token file, and job APIs that answer anybody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from engine.access import keep_token_private, refuse_open_jobs
+from engine.errors import ConfigError
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_a_new_token_is_the_owners_alone(home: Path) -> None:
+    keep_token_private()
+    token = home / ".ray" / "auth_token"
+    assert mode(token) == 0o600
+    assert len(token.read_text()) == 64
+    before = token.read_text()
+    keep_token_private()
+    assert token.read_text() == before
+
+
+def test_a_token_that_others_may_read_is_taken_from_them(home: Path) -> None:
+    token = home / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("ray wrote this")
+    token.chmod(0o644)
+    keep_token_private()
+    assert mode(token) == 0o600
+    assert token.read_text() == "ray wrote this"
+
+
+def test_a_token_that_is_given_otherwise_is_left_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
+    keep_token_private()
+    assert not (home / ".ray").exists()
+
+
+@pytest.fixture
+def job_api(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A server that answers `/api/jobs/` with the status asked for; its port."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(request.param if self.path == "/api/jobs/" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("job_api", [200, 500], indirect=True)
+def test_an_open_job_api_is_refused(job_api: int) -> None:
+    with pytest.raises(ConfigError, match=r"answers without a token(.|\n)*RAY_AUTH_MODE=token"):
+        refuse_open_jobs("head:6379", f"127.0.0.1:{job_api}", insecure_local=False)
+    refuse_open_jobs("head:6379", f"127.0.0.1:{job_api}", insecure_local=True)
+    with pytest.raises(ConfigError) as caught:  # not loopback: nothing makes it acceptable
+        refuse_open_jobs("head:6379", f"0.0.0.0:{job_api}", insecure_local=True)
+    assert "--insecure-local" not in str(caught.value)
+
+
+@pytest.mark.parametrize("job_api", [401, 403], indirect=True)
+def test_a_job_api_that_wants_a_token_is_accepted(job_api: int) -> None:
+    refuse_open_jobs("head:6379", f"127.0.0.1:{job_api}", insecure_local=False)
+
+
+def test_no_job_api_at_all_is_accepted() -> None:
+    refuse_open_jobs("local", None, insecure_local=False)
+    refuse_open_jobs("local", "", insecure_local=False)
+    refuse_open_jobs("local", "127.0.0.1:1", insecure_local=False)  # nobody listens there
