@@ -31,7 +31,7 @@ demo: install ## score the bundled sample on this machine, into runs/demo
 test: install ## run the tests (those marked gpu are left out)
 	$(BIN)/pytest
 
-bench: install ## measure everything that is measured (POOL=dolly.jsonl; about 40 minutes on two cores)
+bench: install ## measure everything that is measured (POOL=dolly.jsonl; about 45 minutes on two cores)
 	@for name in $(BENCHMARKS); do \
 	  POOLSCORE_BENCH_POOL=$(POOL) $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
