@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench chaos fuzz lint clean
+.PHONY: help install demo test bench chaos fuzz audit lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,10 @@ fuzz: install ## feed a million lines and ten thousand files of garbage to the r
 	@mkdir -p runs/fuzz/lines runs/fuzz/files
 	$(BIN)/python tests/fuzz/readers.py lines runs/fuzz/lines tests/fuzz/corpus/lines -runs=1000000 -max_len=2000 -timeout=20 -artifact_prefix=runs/fuzz/
 	$(BIN)/python tests/fuzz/readers.py files runs/fuzz/files tests/fuzz/corpus/files -runs=10000 -max_len=4000 -timeout=20 -rss_limit_mb=3000 -artifact_prefix=runs/fuzz/
+
+audit: install ## look every pinned package up among known vulnerabilities (needs the network)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) 'pip-audit>=2.9'
+	$(BIN)/python -m pip_audit -r constraints.txt --no-deps --disable-pip --strict
 
 lint: install ## check style, format and types
 	$(BIN)/ruff check .

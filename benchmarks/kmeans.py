@@ -3,7 +3,7 @@
 Run as ``python -m benchmarks.kmeans [--rows 200000] [--million]``. Both libraries get the same
 vectors, k, threads and 20 iterations; scikit-learn is left at its greedy k-means++ and runs
 `tol=0`, so that it does not stop early. Made vectors have the spectrum of real sentence
-embeddings; the pool's own (of each row's first 64 tokens) are embedded once, in another process
+embeddings; the pool's own (of each row's first 32 tokens) are embedded once, in another process
 (faiss must not meet torch), and kept under ``benchmarks/.cache``.
 """
 
@@ -164,11 +164,11 @@ def pool_embeddings() -> Vectors:
     """float32[rows, 384] of the pool by the engine's own embedder; from the cache the next time."""
     pool = pool_path()
     with pool.open("rb") as file:
-        cached = CACHE / f"embeddings-64-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}.npy"
+        cached = CACHE / f"embeddings-32-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}.npy"
     if not cached.is_file():
         run_dir = cached.with_suffix(".run")
         command = [sys.executable, "-m", "engine", "run", str(pool)]
-        command += ["--run-dir", str(run_dir), "--until", "embed", "--set", "embed.max_tokens=64"]
+        command += ["--run-dir", str(run_dir), "--until", "embed", "--set", "embed.max_tokens=32"]
         subprocess.run(command, check=True, cwd=REPOSITORY)
         np.save(cached, _read_embeddings(run_dir / EMBED))
     return np.load(cached)

@@ -1,6 +1,6 @@
 """How far ``poolscore plan`` is off the real run, stage by stage and in all.
 
-Run as ``python -m benchmarks.plan [--rows N]``: estimates the first N rows of the pool (400;
+Run as ``python -m benchmarks.plan [--rows N]``: estimates the first N rows of the pool (300;
 0 for the whole pool), then scores them with the bundled models, and compares the seconds that the
 stages record. Aim: the total within 25%.
 """
@@ -28,7 +28,7 @@ LONG_SECONDS = 5.0
 def main() -> None:
     """Estimate, run, compare."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rows", type=int, default=400, help="rows of the pool; 0 for all")
+    options.add_argument("--rows", type=int, default=300, help="rows of the pool; 0 for all")
     num_rows = options.parse_args().rows
     with TemporaryDirectory(prefix="poolscore-bench-") as folder:
         pool = first_lines(Path(folder), num_rows)

@@ -1,6 +1,6 @@
 """Stage 1: rows per second of ingest, one core against all of them.
 
-    python -m benchmarks.pool [--rows 100000] [--pairs 3]
+    python -m benchmarks.pool [--rows 50000] [--pairs 3]
 
 Both arms cut the same made JSONL file into the same pieces and write the same shards: one in this
 process, the other as tasks on every core. Ray is started before; its start is a line of its own.
@@ -75,7 +75,7 @@ def measure(folder: Path, num_rows: int, pairs: int | None) -> list[Row]:
 def main() -> None:
     """Read the options, measure, publish."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000, help="rows of the made pool")
+    parser.add_argument("--rows", type=int, default=50_000, help="rows of the made pool")
     parser.add_argument("--pairs", type=int, help="timed pairs; without it the harness decides")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

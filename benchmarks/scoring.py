@@ -154,7 +154,7 @@ def _apart(function: Any, *arguments: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=300, help="rows of the pool (default: 300)")
+    parser.add_argument("--rows", type=int, default=250, help="rows of the pool (default: 250)")
     num = parser.parse_args().rows
     ids, scored = rows.tokenised(num)
     publish("scoring", [*speed(ids, scored), *counts(ids, scored), memory(num)])

@@ -29,6 +29,8 @@ BUNDLED = "bundled"
 SHARDS, SHARD_ROWS = 16, (256, 4096)
 """A pool is cut into this many shards, as long as their rows stay between these."""
 
+MAX_ROW_BYTES = 16 * 2**20
+
 STAGE_NAMES = (
     "pool",
     "embed",
@@ -99,7 +101,7 @@ class PoolConfig(Section):
     """Rows per shard, the unit of work and of resume; unset: a 16th of the pool, 256 to 4,096."""
     shard_bytes: PositiveInt = 64 * 2**20
     """Bytes of `raw` text at which a shard is closed early."""
-    max_row_bytes: PositiveInt = 16 * 2**20
+    max_row_bytes: PositiveInt = MAX_ROW_BYTES
     """Larger rows are rejected before they are parsed."""
     max_reject_fraction: Part01 = 0.01
     """Part of the lines that may be rejected before the run stops; one line always may."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.config import Config
 from engine.maths.kmeans import num_clusters, num_flops
-from engine.models import embedder_source, proxy_source
+from engine.models import embedder_bytes, proxy_bytes
 from engine.nodes import Nodes
 from engine.probe import Rows, Speed
 from engine.step import Step
@@ -100,10 +100,7 @@ class Forecast:
 
     def actors(self, stage: str) -> Nodes:
         """The cluster as the stage shares it out."""
-        sizes = {
-            "embed": lambda c: embedder_source(c).local_bytes(c.embed.dtype),
-            "perplexity": lambda c: proxy_source(c).local_bytes(c.proxy.dtype),
-        }
+        sizes = {"embed": embedder_bytes, "perplexity": proxy_bytes}
         return self.cluster.for_shards(self.num_shards, sizes[stage](self.config))
 
     @property

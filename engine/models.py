@@ -166,6 +166,16 @@ def embedder_source(config: Config) -> ModelSource:
     return ModelSource("embed.model", config.embed.model, config.embed.revision)
 
 
+def proxy_bytes(config: Config) -> int:
+    """Weights of the proxy, as every scoring actor holds them; 0 where that is not known."""
+    return proxy_source(config).local_bytes(config.proxy.dtype)
+
+
+def embedder_bytes(config: Config) -> int:
+    """The same of the embedder."""
+    return embedder_source(config).local_bytes(config.embed.dtype)
+
+
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The model's own fast tokenizer, untouched: no token is added.
 

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine import schema
+from engine.config import MAX_ROW_BYTES
 from engine.errors import BrokenFileError, PoolError
 from engine.formats import json_text, json_type
 
@@ -31,7 +32,6 @@ SUFFIXES: Final = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".jsonl.zst")
 PIECE_BYTES: Final = 32 * 2**20
 """What one process reads at a time: a second of work or so, and far more than it takes to start."""
 
-MAX_ROW_BYTES: Final = 16 * 2**20
 UNPACKED_BYTES, MAX_RATIO = 2**28, 100
 """An archive may unpack to this much, or to so many times its own size. Text shrinks tenfold; what
 shrinks a thousandfold was made to fill somebody's memory."""

@@ -20,9 +20,10 @@ import ray.cloudpickle
 from handmade import commit_run, full_id, make_step
 
 from engine import heartbeat
+from engine.actor import Made
 from engine.config import ResourcesConfig
 from engine.errors import ConfigError, WorkerError
-from engine.mapping import Made, map_shards
+from engine.mapping import map_shards
 from engine.nodes import Nodes
 from engine.stall import guarded
 from engine.step import Step

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine import heartbeat, models, schema
+from engine.actor import Made
 from engine.columns import equals
 from engine.config import Config
-from engine.mapping import Made, map_shards
+from engine.mapping import map_shards
 from engine.models import ModelSource
 from engine.nodes import Nodes
 from engine.rundir import RunDir
@@ -40,14 +41,13 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Embed every shard on the actor pool."""
     config = step.config
-    source = models.embedder_source(config)
-    nodes = nodes.for_shards(len(step.shards()), source.local_bytes(config.embed.dtype))
+    nodes = nodes.for_shards(len(step.shards()), models.embedder_bytes(config))
     return map_shards(
         step,
         nodes,
         EmbedWorker,
         {
-            "source": source,
+            "source": models.embedder_source(config),
             "dtype": config.embed.dtype,
             "device": nodes.device,
             "max_tokens": config.embed.max_tokens,
@@ -93,7 +93,7 @@ class EmbedWorker:
         self.embedder[0].register_forward_hook(lambda *_: heartbeat.beat())
 
     def read(self, step: Step, shard: str, skip: Skip | None = None) -> Inputs:
-        """See `mapping.Worker`."""
+        """See `actor.Worker`."""
         pool = step.read(POOL, shard, ["id", "turns", "flag"])
         ok = equals(pool["flag"], schema.OK)
         keep = np.flatnonzero(ok if skip is None else ok & ~skip)

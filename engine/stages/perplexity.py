@@ -16,9 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine import heartbeat, models, schema
+from engine.actor import Made
 from engine.columns import to_ragged
 from engine.config import Config
-from engine.mapping import Made, map_shards
+from engine.mapping import map_shards
 from engine.maths.loss import PROBE_ROWS, TokenNLL
 from engine.maths.ragged import Ragged
 from engine.models import ModelSource
@@ -41,15 +42,14 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Score every shard on the actor pool."""
     config = step.config
-    source = models.proxy_source(config)
-    nodes = nodes.for_shards(len(step.shards()), source.local_bytes(config.proxy.dtype))
+    nodes = nodes.for_shards(len(step.shards()), models.proxy_bytes(config))
     trained = step.run.path / step.proxy_input(FINETUNE, step.epoch)
     return map_shards(
         step,
         nodes,
         PerplexityWorker,
         {
-            "weights": source if step.epoch == 0 else trained,
+            "weights": models.proxy_source(config) if step.epoch == 0 else trained,
             "dtype": config.proxy.dtype,
             "device": nodes.device,
             "batch_tokens": config.resources.score_batch_tokens,
@@ -91,7 +91,7 @@ class PerplexityWorker:
         self.prepared = False
 
     def read(self, step: Step, shard: str, skip: npt.NDArray[np.bool_] | None = None) -> _Inputs:
-        """See `mapping.Worker`."""
+        """See `actor.Worker`."""
         columns = ["id", "input_ids", "scored", "end_scored"]
         tokens = step.read(step.proxy_input(TOKENS), shard, columns)
         there = np.asarray(tokens["input_ids"].is_valid())

@@ -14,10 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine import models, schema
+from engine.actor import Made
 from engine.columns import equals, from_lists, replaced
 from engine.config import Config
 from engine.errors import ConfigError
-from engine.mapping import Made, map_shards
+from engine.mapping import map_shards
 from engine.models import ModelSource
 from engine.nodes import Nodes
 from engine.rundir import RunDir
@@ -81,7 +82,7 @@ class TokenWorker:
         self.template = make_template(template, tokenizer, length)
 
     def read(self, step: Step, shard: str, skip: npt.NDArray[np.bool_] | None = None) -> pa.Table:
-        """See `mapping.Worker`; `flag` says which rows are left out."""
+        """See `actor.Worker`; `flag` says which rows are left out."""
         pool = step.read(POOL, shard, ["id", "turns", "flag"])
         if skip is None or not skip.any():
             return pool

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -32,6 +34,7 @@ SELECTION = {
     "order": "low",
     "rule": "exact",
 }
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 TAG = "<script>alert(1)</script>"
 VOID = {"meta", "br", "line", "rect", "circle", "path", "polyline"}
 
@@ -321,6 +324,38 @@ def test_text_from_the_pool_is_escaped(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co" in page
     assert f'Instruction {TAG} & co Input {TAG} Response "{TAG}' in text(page)
     assert "script" not in parsed(page).tags
+
+
+ATTACKS = (
+    "<script>document.title = 'taken'</script>",
+    "<img src=x onerror=\"document.title = 'taken'\">",
+    "'\"></td></table><svg onload=document.title='taken'>",
+)
+
+
+def title_in_a_browser(path: Path, page: str) -> str:
+    """The page's title after a real browser has had its way with it."""
+    path.write_text(page, encoding="utf-8")
+    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += [f"--user-data-dir={path.parent / 'profile'}", "--virtual-time-budget=2000"]
+    done = subprocess.run(
+        [*command, path.as_uri()], capture_output=True, text=True, timeout=60, check=True
+    )
+    (title,) = re.findall(r"<title>(.*?)</title>", done.stdout)
+    return title
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+def test_a_browser_runs_nothing_of_it(tmp_path: Path) -> None:
+    turns = [("user", ATTACKS[0]), ("input", ATTACKS[1]), ("assistant", ATTACKS[2])]
+    page, _ = make(tmp_path, twelve(turns=turns, source=[f"{ATTACKS[1]}{i}" for i in range(12)]))
+    # Escaping has to do: without the policy, too, that forbids every script.
+    bare = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", page)
+    assert bare != page
+    assert "taken" not in title_in_a_browser(tmp_path / "report.html", bare)
+    for attack in ATTACKS:  # each would work where it is let through
+        control = f"<title>mine</title><table><tr><td>{attack}</td></tr></table>"
+        assert title_in_a_browser(tmp_path / "control.html", control) == "taken"
 
 
 def test_nothing_is_loaded_and_nothing_runs(tmp_path: Path) -> None:
