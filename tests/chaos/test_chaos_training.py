@@ -81,3 +81,19 @@ def test_the_driver_is_killed_while_training(chaos: Chaos, peaceful: Path, seed:
     process.wait()
     chaos.finish(chaos.start(run_dir, *TWO), run_dir)
     refuse_difference(peaceful, run_dir / TRAINED)
+
+
+def test_a_training_worker_stands_still(chaos: Chaos, peaceful: Path) -> None:
+    """It is not dead, so nobody restarts it: the run ends with a diagnosis, and can go on."""
+    run_dir = chaos.folder / "still"
+    process = chaos.start(run_dir, *TWO, "--set", "resources.stall_seconds=20")
+    wait_for(lambda: checkpoints(run_dir / TRAINED, "step-*"), process)
+    pid = wait_for(lambda: at_work(run_dir / TRAINED, "rank-1.sign"), process)
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGSTOP)
+    assert process.wait(timeout=180) == 1
+    told = run_dir.with_suffix(".log").read_text()
+    assert "finetune epoch 1 hangs: no sign of life for 20 s" in told
+    assert "where: rank-" in told
+    chaos.finish(chaos.start(run_dir, *TWO), run_dir)
+    refuse_difference(peaceful, run_dir / TRAINED)
