@@ -66,7 +66,7 @@ def at_work(path: Path) -> Iterator[None]:
     stack = None
     with contextlib.suppress(OSError):  # without signs of life the work is still worth doing
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_owner()))
+        path.write_text(json.dumps(this_process()))
         stack = path.with_suffix(STACK).open("w")
         # Answers even from a process that is stuck inside C code.
         faulthandler.register(signal.SIGUSR1, stack, all_threads=True)
@@ -88,7 +88,8 @@ def remove(path: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def _owner() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
+    """Host, process and the process's start, by which others can tell whether it still lives."""
     started = psutil.Process().create_time()
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
 

@@ -22,6 +22,7 @@ import psutil
 from filelock import FileLock
 
 from engine.errors import RunDirError
+from engine.heartbeat import this_process
 from engine.rundir import LOCK
 
 HEARTBEAT_SECONDS = 5.0
@@ -37,12 +38,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
-    owner = {
-        "run": uuid.uuid4().hex,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
-    }
+    owner = {"run": uuid.uuid4().hex, **this_process()}
     with FileLock(f"{path}.guard"):  # look and take in one breath
         _refuse_if_held(path)
         path.write_text(json.dumps(owner))

@@ -51,7 +51,6 @@ def map_shards(
     missing = step.missing()
     rows = {shard: step.run.num_rows(POOL, shard) for shard in shards}
     working = step.run.path / step.folder / heartbeat.FOLDER
-    shutil.rmtree(working, ignore_errors=True)  # an earlier run's stories
     num_workers = nodes.num_workers(len(missing))
     progress = Progress(step.label, sum(rows.values()), "rows")
     progress.begin(sum(rows.values()) - sum(rows[shard] for shard in missing))

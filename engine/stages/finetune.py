@@ -215,7 +215,7 @@ def _train(job: _Job) -> None:
     for epoch in range(first, step.epoch + 1):
         began = time.monotonic()
         # Epochs before this one are only walked through again where their state does not fit.
-        own = epoch == step.epoch and first == epoch and interval is not None
+        own = first == epoch == step.epoch
         checkpoints = Checkpoints(kept, interval) if own and interval is not None else None
         steps = trainer.epoch(epoch, lambda done, loss: _tell(live, done, loss), checkpoints)
         seconds = time.monotonic() - began
