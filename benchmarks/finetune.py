@@ -23,7 +23,9 @@ from engine.assets import bundled_proxy
 from engine.config import FinetuneConfig
 from engine.maths.ragged import Ragged
 from engine.pipeline import default_batch
-from engine.training import Trainer, TrainingPlan, TrainingRows
+from engine.training import Trainer
+from engine.training_plan import TrainingPlan
+from engine.training_rows import TrainingRows
 
 PAD_ID, IGNORED = 1, -100
 STEP_ROWS, MICRO_ROWS = 96, 4

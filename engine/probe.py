@@ -235,8 +235,9 @@ def measure_training(config: Config, nodes: Nodes, input_ids: Ragged, scored: Ra
     from engine.maths import batching
     from engine.maths.flops import Shape, forward_flops, training_flops
     from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
-    from engine.stages.finetune import training_plan
-    from engine.training import import_deepspeed, load_without_dropout
+    from engine.train_worker import training_plan
+    from engine.training import load_without_dropout
+    from engine.zero import import_deepspeed
 
     plan = training_plan(config, nodes.device, nodes.cpus_per_train_worker)
     import_deepspeed(plan.device)  # for its seconds and its memory: the worker has both

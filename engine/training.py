@@ -15,14 +15,12 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
-from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -30,47 +28,19 @@ import torch.distributed as dist
 from torch import nn
 
 from engine import heartbeat, models, schema
-from engine.config import FinetuneConfig
+from engine.checkpoints import STEPS_SO_FAR, Checkpoints
 from engine.errors import WorkerError
 from engine.maths import batching
 from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
-from engine.maths.memory import Model, choose_zero_stage, needs_checkpointing
-from engine.maths.ragged import Ragged
 from engine.rundir import patiently
+from engine.training_plan import TrainingPlan, fit_to_memory
+from engine.training_rows import TrainingRows
+from engine.zero import deepspeed_config, import_deepspeed, load_no_code
 
 T = TypeVar("T")
 WORLD_FILE = "world.json"
-CHECKPOINT_STEPS = "steps.parquet"
 MAX_RELOAD_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
 """Nats by which the saved model's loss may differ from the trained one's."""
-
-
-@dataclass(frozen=True)
-class TrainingRows:
-    """The rows that take part, as every worker holds them."""
-
-    ids: list[str]
-    row: npt.NDArray[np.int64]
-    """Place in the pool."""
-    input_ids: Ragged
-    scored: Ragged
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What to train, and how: the settings, and the resources of one worker."""
-
-    config: FinetuneConfig
-    learning_rate: float
-    schedule_epochs: int
-    weights: Path
-    dtype: str
-    device: str
-    zero_stage: int | None
-    """None to choose by memory; so is `activation_checkpointing`."""
-    micro_batch_tokens: int
-    activation_checkpointing: bool | None
-    num_threads: int
 
 
 class Trainer:
@@ -112,6 +82,7 @@ class Trainer:
             lr_scheduler=get_cosine_schedule_with_warmup(optimizer, warmup, total),
             config=deepspeed_config(self.plan),
         )
+        load_no_code(engine)
         return engine
 
     def epoch(
@@ -230,7 +201,7 @@ class Trainer:
             raise
         if not fits:
             return None
-        return patiently(lambda: pq.read_table(folder / CHECKPOINT_STEPS)).cast(schema.STEPS)
+        return patiently(lambda: pq.read_table(folder / STEPS_SO_FAR)).cast(schema.STEPS)
 
     def _told_by_rank_0(self, said: T) -> T:
         """What rank 0 says: to each worker a shared folder may look different for a moment."""
@@ -247,7 +218,7 @@ class Trainer:
             dist.barrier()
             self.save_state(temporary)
             if table is not None:
-                pq.write_table(table, temporary / CHECKPOINT_STEPS)
+                pq.write_table(table, temporary / STEPS_SO_FAR)
                 checkpoints.publish(temporary)
             dist.barrier()
 
@@ -327,36 +298,6 @@ class Trainer:
         }
 
 
-@dataclass(frozen=True)
-class Checkpoints:
-    """Where an epoch's checkpoints are kept, and how often one is written."""
-
-    folder: Path
-    seconds: float
-
-    def last(self) -> Path | None:
-        """The latest whole one."""
-        return max(self.folder.glob("step-*"), default=None)
-
-    def sweep(self) -> None:
-        """Remove what killed writers left."""
-        for path in self.folder.glob(".step-*"):
-            shutil.rmtree(path, ignore_errors=True)
-
-    def publish(self, temporary: Path) -> None:
-        """Give a finished one its name, then remove those before it."""
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        final = temporary.with_name(temporary.name.removeprefix("."))
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-        for path in self.folder.iterdir():
-            if path != final:
-                shutil.rmtree(path, ignore_errors=True)
-
-
 def _seed(*numbers: int) -> int:
     """A seed of its own for each tuple of numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
@@ -377,71 +318,3 @@ def load_without_dropout(plan: TrainingPlan) -> tuple[Any, dict[str, Any]]:
     # On the CPU: DeepSpeed casts and shards the model before it puts it onto the device.
     model = models.load_language_model(plan.weights, plan.dtype, "cpu", **wanted)
     return model, own
-
-
-def fit_to_memory(plan: TrainingPlan, model: Any, world_size: int) -> TrainingPlan:
-    """The plan with ZeRO stage and checkpointing chosen where they were left open.
-
-    All ranks call this, and all go by the smallest memory among them.
-    """
-    memory = torch.tensor(worker_memory_bytes(plan.device, world_size), dtype=torch.float64)
-    memory = memory.to(plan.device)
-    dist.all_reduce(memory, dist.ReduceOp.MIN)
-    config = model.config.get_text_config()
-    size = Model(
-        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        num_layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        dtype=plan.dtype,
-    )
-    stage, checkpointing = plan.zero_stage, plan.activation_checkpointing
-    if stage is None:
-        stage = choose_zero_stage(size, world_size, float(memory))
-    if checkpointing is None:
-        checkpointing = needs_checkpointing(
-            size, stage, world_size, plan.micro_batch_tokens, float(memory)
-        )
-    return replace(plan, zero_stage=stage, activation_checkpointing=checkpointing)
-
-
-def worker_memory_bytes(device: str, world_size: int) -> int:
-    """Memory one worker may count on: its GPU's, or its part of this machine's.
-
-    All of it, not what is free just now: the choice must be the same at every start.
-    """
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[1]
-    workers_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    return psutil.virtual_memory().total // workers_here
-
-
-def deepspeed_config(plan: TrainingPlan) -> dict[str, Any]:
-    """DeepSpeed's settings. Accumulation is ours: `step()` is the end of a global batch."""
-    return {
-        "train_micro_batch_size_per_gpu": 1,  # asked for, and used for nothing but its logs
-        "gradient_accumulation_steps": 1,
-        "managed_gradient_accumulation": False,
-        "zero_optimization": {"stage": plan.zero_stage},
-        "bf16": {"enabled": plan.dtype == "bfloat16"},
-        # Summed in bfloat16, micro-batches would not just regroup a step: they would round it.
-        "data_types": {"grad_accum_dtype": "fp32"},
-        "gradient_clipping": plan.config.max_grad_norm,
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 10**9,
-    }
-
-
-def import_deepspeed(device: str) -> Any:
-    """DeepSpeed, kept from compiling anything on CPUs.
-
-    Its shared-memory collective would be built with g++ on first use, and a build that is killed
-    leaves a lock on which the next run waits for ever. gloo does the same work.
-    """
-    if device == "cpu":
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    import deepspeed
-    import deepspeed.ops
-
-    if device == "cpu":
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return deepspeed

@@ -10,11 +10,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 import torch.distributed as dist
 
+from engine.checkpoints import Checkpoints
 from engine.config import FinetuneConfig
+from engine.errors import WorkerError
 from engine.maths.ragged import Ragged
-from engine.training import WORLD_FILE, Checkpoints, Trainer, TrainingPlan, TrainingRows
+from engine.training import WORLD_FILE, Trainer
+from engine.training_plan import TrainingPlan
+from engine.training_rows import TrainingRows
 
 NUM_ROWS = 45
 BATCH_SIZE = 20
@@ -76,6 +82,26 @@ def interrupted(trainer: Trainer, plan: TrainingPlan, folder: Path) -> tuple[Tra
     return other, table
 
 
+class Code:
+    """What a pickle may run when it is loaded."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> object:
+        return Path.touch, (self.canary,)
+
+
+def refuse_code(trainer: Trainer, state: Path) -> None:
+    """A checkpoint with anything but numbers in it is not loaded."""
+    assert trainer.load_state(state)
+    for file in state.rglob("*.pt"):
+        torch.save({**torch.load(file, weights_only=False), "more": Code(state / "ran")}, file)
+    with pytest.raises(WorkerError, match="is not loaded"):
+        trainer.load_state(state)
+    assert not (state / "ran").exists()
+
+
 def main() -> None:
     folder, model, *cases = sys.argv[1:]
     dist.init_process_group("gloo")
@@ -100,6 +126,8 @@ def main() -> None:
             world = state / WORLD_FILE
             world.write_text(world.read_text().replace('"world_size": 1', '"world_size": 7'))
             assert not resumed.load_state(state), "a state of another world does not fit"
+            trainer.save_state(state)
+            refuse_code(resumed, state)
             extra["resumed"] = np.asarray(again["loss"])
         trainer.save(name)
         if table is not None:

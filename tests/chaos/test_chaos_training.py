@@ -12,8 +12,8 @@ import pytest
 import torch
 from chaos_runs import NUM_ROWS, Chaos, at_work, wait_for
 
+from engine.checkpoints import FOLDER as CHECKPOINTS_FOLDER
 from engine.models import load_language_model
-from engine.stages.finetune import CHECKPOINTS_FOLDER
 from engine.step import FINETUNE, STEPS_FILE
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]

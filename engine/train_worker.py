@@ -1,0 +1,90 @@
+"""What runs on each training worker, inside Ray Train: an epoch, taken up where it can be."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pyarrow as pa
+
+from engine import checkpoints, heartbeat, live, models
+from engine.checkpoints import Checkpoints
+from engine.config import Config
+from engine.step import FINETUNE, STEPS_FILE, Step
+from engine.training import Trainer
+from engine.training_plan import TrainingPlan
+from engine.training_rows import load_rows
+
+STATE_FOLDER = "state"
+"""In the folder of an epoch: what the next one starts from."""
+
+
+def train(step: Step, device: str, num_threads: int) -> None:
+    """Train the step's epoch, and leave its folder but for the record; all workers call this."""
+    config = step.config
+    plan = training_plan(config, device, num_threads)
+    with heartbeat.while_busy():
+        trainer = Trainer(plan, load_rows(step))
+        first = _resume(trainer, step)
+    folder = step.run.path / step.folder
+    news = folder / live.FILE
+    interval = config.resources.checkpoint_seconds
+    kept = folder / checkpoints.FOLDER / step.fingerprint
+    steps: pa.Table | None = None
+    seconds = 0.0
+    for epoch in range(first, step.epoch + 1):
+        began = time.monotonic()
+        # Epochs before this one are only walked through again where their state does not fit.
+        own = first == epoch == step.epoch
+        kept_here = Checkpoints(kept, interval) if own and interval is not None else None
+        steps = trainer.epoch(epoch, lambda done, loss: live.tell(news, done, loss), kept_here)
+        seconds = time.monotonic() - began
+    with heartbeat.while_busy():
+        saved = folder / ".saved"
+        trainer.save(saved)
+        if step.epoch < config.finetune.num_epochs:
+            trainer.save_state(folder / STATE_FOLDER)
+    if steps is not None:  # rank 0
+        models.load_tokenizer(models.proxy_source(config)).save_pretrained(saved)
+        _commit(step, saved, steps, trainer.plan)
+        live.tell(news, len(trainer.rows.ids), steps["loss"][-1].as_py(), seconds)
+
+
+def training_plan(config: Config, device: str, num_threads: int) -> TrainingPlan:
+    """What one training worker needs to know of resolved settings."""
+    assert config.finetune.learning_rate is not None, "resolved before a run"
+    assert config.finetune.schedule_epochs is not None, "resolved before a run"
+    assert config.resources.micro_batch_tokens is not None, "resolved before a run"
+    return TrainingPlan(
+        config=config.finetune,
+        learning_rate=config.finetune.learning_rate,
+        schedule_epochs=config.finetune.schedule_epochs,
+        weights=models.proxy_source(config).folder(),
+        dtype=config.proxy.dtype,
+        device=device,
+        zero_stage=config.resources.zero_stage,
+        micro_batch_tokens=config.resources.micro_batch_tokens,
+        activation_checkpointing=config.resources.activation_checkpointing,
+        num_threads=num_threads,
+    )
+
+
+def _resume(trainer: Trainer, step: Step) -> int:
+    """The first epoch to train: this one where the state before it can be taken up, else 1."""
+    state = step.run.path / step.proxy_input(FINETUNE, step.epoch - 1) / STATE_FOLDER
+    return step.epoch if step.epoch > 1 and trainer.load_state(state) else 1
+
+
+def _commit(step: Step, saved: Path, steps: pa.Table, plan: TrainingPlan) -> None:
+    for path in sorted(saved.iterdir()):
+        step.run.commit_file(f"{step.folder}/{path.name}", path)
+    saved.rmdir()
+    losses = steps["loss"].to_pylist()
+    receipt = {
+        "steps": len(losses),
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "zero_stage": plan.zero_stage,
+        "activation_checkpointing": plan.activation_checkpointing,
+    }
+    step.commit(STEPS_FILE, steps, receipt)
