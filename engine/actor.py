@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import ray
 
 from engine import heartbeat
 from engine.errors import PoolscoreError, RunDirError, WorkerError
@@ -37,6 +38,10 @@ class Made:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
+Skip: TypeAlias = npt.NDArray[np.bool_] | None
+"""bool[rows of a shard]: those to leave out, since they break the worker; None leaves out none."""
+
+
 class Worker(Protocol):
     """What a stage gives to the actors: loads in ``__init__``, then shard by shard reads, computes.
 
@@ -45,7 +50,7 @@ class Worker(Protocol):
     `heartbeat.beat` for each batch.
     """
 
-    def read(self, step: Step, shard: str, skip: npt.NDArray[np.bool_] | None = None) -> Any:
+    def read(self, step: Step, shard: str, skip: Skip = None) -> Any:
         """Read the shard's inputs through `step`.
 
         Rows where bool[n] `skip` is set are left out, and are null in what is made of the rest.
@@ -73,6 +78,7 @@ class ShardActor:
     def __init__(self, step: Step, make_worker: Callable[..., Worker], settings: dict[str, Any]):
         self.step = step
         self.working = step.run.path / step.folder / heartbeat.FOLDER
+        self.node = ray.get_runtime_context().get_node_id()
         self.compute = ThreadPoolExecutor(1, "compute")
         # Errors are told at the first call: out of a constructor Ray passes on a traceback as text.
         self.worker = self.compute.submit(self._load, make_worker, settings).result()
@@ -109,7 +115,7 @@ class ShardActor:
         """Compute a shard and commit it, without the rows that break the worker."""
         num_rows = self.step.run.num_rows(POOL, shard)
         try:
-            attempts = Attempts(self.working / f"{shard}.json", num_rows)
+            attempts = Attempts(self.working / f"{shard}.json", num_rows, self.node, _is_lost)
             heartbeat.remove(attempts.path.with_suffix(heartbeat.WORK))  # a dead worker's
             made = self._attempt(worker, shard, attempts)
             while not attempts.story.is_whole or made is None:
@@ -156,6 +162,11 @@ class ShardActor:
             made = worker(self.step, inputs)
             attempts.begin(computing=False)
             return made
+
+
+def _is_lost(node: str) -> bool:
+    """Whether a node has left the cluster."""
+    return all(each["NodeID"] != node or not each["Alive"] for each in ray.nodes())
 
 
 def _in_words(error: BaseException) -> str:

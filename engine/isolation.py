@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,23 +109,39 @@ def _cut(start: int, stop: int, size: int) -> tuple[Piece, ...]:
 class Attempts:
     """A shard's story on disk, told on by one worker after the other."""
 
-    def __init__(self, path: Path, num_rows: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        num_rows: int,
+        node: str = "",
+        is_lost: Callable[[str], bool] = lambda node: False,
+    ) -> None:
         """Take the story up.
+
+        Args:
+            path: where it is kept.
+            num_rows: of the shard.
+            node: where this worker runs.
+            is_lost: whether a node has gone since: no row is to blame for a death that came with
+                the whole machine's, and none is counted.
 
         Raises:
             WorkerError: workers die over this shard, and no single row is to blame.
         """
-        self.path = path
-        self.story, self.reads, died = _read(path, num_rows)
-        self.reads = 1 if died else self.reads + 1
-        if died:
+        self.path, self.node = path, node
+        before = _read(path, num_rows)
+        self.story, self.reads = before.story, before.reads
+        if before.node and is_lost(before.node):
+            return
+        self.reads = 1 if before.computing else self.reads + 1
+        if before.computing:
             self.failed(DIED)
         if self.reads > MAX_READS:
             raise WorkerError(f"its worker died {MAX_READS} times before it began to compute")
 
     def begin(self, computing: bool) -> None:
         """Note down what comes next: reading, or computing, for which a death then counts."""
-        told: dict[str, Any] = {"reads": self.reads, "computing": computing, **asdict(self.story)}
+        told = asdict(_Note(self.story, self.reads, computing, self.node))
         temporary = self.path.with_suffix(".new")
 
         def write() -> None:
@@ -149,13 +164,25 @@ class Attempts:
         self.path.unlink(missing_ok=True)
 
 
-def _read(path: Path, num_rows: int) -> tuple[Story, int, bool]:
-    """The story so far, how often it was taken up, and whether the last worker died computing."""
+@dataclass(frozen=True)
+class _Note:
+    """What stands on disk."""
+
+    story: Story
+    reads: int = 0
+    """Times that the story was taken up since a worker last died computing."""
+    computing: bool = False
+    """Whether its last worker was computing, so that its death counts."""
+    node: str = ""
+    """Where that worker ran."""
+
+
+def _read(path: Path, num_rows: int) -> _Note:
     try:
         told = json.loads(path.read_text())
     except (OSError, ValueError):
-        return Story(num_rows), 0, False
-    reads, computing = told.pop("reads"), told.pop("computing")
-    told["suspects"] = tuple((start, stop) for start, stop in told["suspects"])
-    told["failed"] = {int(row): reason for row, reason in told["failed"].items()}
-    return Story(**told), reads, computing
+        return _Note(Story(num_rows))
+    story = told.pop("story")
+    story["suspects"] = tuple((start, stop) for start, stop in story["suspects"])
+    story["failed"] = {int(row): reason for row, reason in story["failed"].items()}
+    return _Note(Story(**story), **told)

@@ -112,3 +112,16 @@ def test_deaths_before_any_computing_have_an_end(tmp_path: Path) -> None:
         Attempts(path, 9).begin(computing=False)
     with pytest.raises(WorkerError, match="before it began to compute"):
         Attempts(path, 9)
+
+
+def test_a_death_that_came_with_its_nodes_is_no_rows_fault(tmp_path: Path) -> None:
+    """Machines that are taken away one after the other cost no row and never stop the run."""
+    path = tmp_path / "part-00000.parquet.json"
+    for number in range(3 * MAX_READS):
+        attempts = Attempts(path, 9, f"node {number}", lambda node: True)
+        assert attempts.story == Story(9)
+        attempts.begin(computing=number % 2 == 0)
+    last = Attempts(path, 9, "another", lambda node: False)  # that one's node lives: it was a row
+    assert last.story == Story(9)
+    last.begin(computing=True)
+    assert Attempts(path, 9, "another", lambda node: False).story == Story(9).after_failure(DIED)

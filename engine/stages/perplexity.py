@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine import heartbeat, models, schema
-from engine.actor import Made
+from engine.actor import Made, Skip
 from engine.columns import to_ragged
 from engine.config import Config
 from engine.mapping import map_shards
@@ -90,7 +90,7 @@ class PerplexityWorker:
         self.scorer = Scorer(nll, device, dtype, batch_tokens)
         self.prepared = False
 
-    def read(self, step: Step, shard: str, skip: npt.NDArray[np.bool_] | None = None) -> _Inputs:
+    def read(self, step: Step, shard: str, skip: Skip = None) -> _Inputs:
         """See `actor.Worker`."""
         columns = ["id", "input_ids", "scored", "end_scored"]
         tokens = step.read(step.proxy_input(TOKENS), shard, columns)

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from engine import models, schema
-from engine.actor import Made
+from engine.actor import Made, Skip
 from engine.columns import equals, from_lists, replaced
 from engine.config import Config
 from engine.errors import ConfigError
@@ -81,7 +79,7 @@ class TokenWorker:
         length = models.context_length(source, max_tokens)
         self.template = make_template(template, tokenizer, length)
 
-    def read(self, step: Step, shard: str, skip: npt.NDArray[np.bool_] | None = None) -> pa.Table:
+    def read(self, step: Step, shard: str, skip: Skip = None) -> pa.Table:
         """See `actor.Worker`; `flag` says which rows are left out."""
         pool = step.read(POOL, shard, ["id", "turns", "flag"])
         if skip is None or not skip.any():
