@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 import ray
 from ray.util import placement_group_table
@@ -26,6 +27,7 @@ from engine import heartbeat
 from engine.errors import WorkerError
 from engine.step import Step
 
+T = TypeVar("T")
 LOOK_SECONDS = 0.5
 FORCE_SECONDS = 60.0
 """What cannot be interrupted for so long is ended with its process."""
@@ -71,7 +73,10 @@ class _Guard(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.wait(min(LOOK_SECONDS, self.limit / 4)):
-            stuck = self._look(time.monotonic())
+            looked, stuck = _in_time(lambda: self._look(time.monotonic()), self.limit)
+            if not looked:
+                self._leave(self._diagnose(None))
+                return
             if stuck is not None:
                 self._interrupt(self._diagnose(stuck))
                 return
@@ -123,13 +128,16 @@ class _Guard(threading.Thread):
             return owned[0] if owned else self.folder
         return None
 
-    def _diagnose(self, stuck: Path) -> str:
+    def _diagnose(self, stuck: Path | None) -> str:
+        """What can be found out; None for storage that does not even list a folder."""
         lines = [
             f"{self.step.label} hangs: no sign of life for {self.limit} s (resources.stall_seconds)"
         ]
-        if stuck != self.folder:
-            lines += _in_time(lambda: _at_work(stuck))
-        lines += _in_time(_waiting)
+        if stuck is None:
+            lines.append(f"  where: {self.folder} cannot even be listed: its storage hangs")
+        elif stuck != self.folder:
+            lines += _in_time(lambda: _at_work(stuck), DIAGNOSIS_SECONDS)[1] or []
+        lines += _in_time(_waiting, DIAGNOSIS_SECONDS)[1] or []
         lines.append(
             "  fix:   what is finished is kept, and the same command goes on from there. Work that "
             "is slow\n         but sound needs --set resources.stall_seconds=… (seconds without "
@@ -150,26 +158,34 @@ class _Guard(threading.Thread):
             # As Ctrl-C does: it reaches the main thread in whatever that waits for.
             signal.pthread_kill(main, signal.SIGINT)
         if not self.ended.wait(FORCE_SECONDS):
-            sys.stderr.write(f"error: {diagnosis}\n")
-            sys.stderr.flush()
+            self._leave(diagnosis)
+
+    def _leave(self, diagnosis: str) -> None:
+        """End the process where it stands: whatever it would tidy up hangs as well."""
+        if self.ended.is_set():
+            return
+        kind = "error" if self.may_interrupt else "warning"
+        sys.stderr.write(f"{kind}: {diagnosis}\n")
+        sys.stderr.flush()
+        if self.may_interrupt:
             os._exit(1)
 
 
 _OWNED = (heartbeat.WORK, heartbeat.SIGN)
 
 
-def _in_time(find_out: Callable[[], list[str]]) -> list[str]:
-    """What can be found out soon; the cluster or the storage may be what hangs."""
-    found: list[str] = []
+def _in_time(find_out: Callable[[], T], seconds: float) -> tuple[bool, T | None]:
+    """Whether a question was answered in time, and the answer; what is asked may hang itself."""
+    found: list[T] = []
 
-    def look() -> None:
+    def ask() -> None:
         with contextlib.suppress(Exception):
-            found.extend(find_out())
+            found.append(find_out())
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(DIAGNOSIS_SECONDS)
-    return list(found)
+    thread.join(seconds)
+    return not thread.is_alive(), found[0] if found else None
 
 
 def _at_work(path: Path) -> list[str]:
