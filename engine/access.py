@@ -13,6 +13,7 @@ import secrets
 import stat
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
@@ -40,32 +41,8 @@ def keep_token_private() -> None:
             token.write(secrets.token_hex(32))
 
 
-def refuse_open_jobs(address: str, dashboard: str | None, insecure_local: bool) -> None:
-    """Refuse a cluster that runs whatever anybody sends it.
-
-    Args:
-        address: of the cluster, for the message.
-        dashboard: ``host:port`` of its job API; none where it has none.
-        insecure_local: accept that where the API is on loopback.
-
-    Raises:
-        ConfigError: the job API answers without a token.
-    """
-    if not dashboard or not _answers_anybody(dashboard):
-        return
-    local = _is_loopback(dashboard.rpartition(":")[0])
-    if local and insecure_local:
-        return
-    advice = "\nOn a machine that is yours alone, --insecure-local accepts it." if local else ""
-    raise ConfigError(
-        f"the Ray cluster at {address} runs code for anybody who reaches {dashboard}: its job API "
-        "answers without a token.\nStart it with token authentication: put a token into "
-        "~/.ray/auth_token on every node (chmod 600)\nand set RAY_AUTH_MODE=token for `ray start`; "
-        f"see docs/cluster.md.{advice}"
-    )
-
-
-def _answers_anybody(dashboard: str) -> bool:
+def answers_anybody(dashboard: str) -> bool:
+    """Whether a job API, ``host:port``, answers without a token."""
     # No proxy in between, and no header that Ray's own client would add.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -79,8 +56,41 @@ def _answers_anybody(dashboard: str) -> bool:
         return False  # not to be reached from here
 
 
-def _is_loopback(host: str) -> bool:
+def refuse_open_jobs(
+    address: str,
+    dashboard: str | None,
+    insecure_local: bool,
+    ask: Callable[[str], bool] = answers_anybody,
+) -> None:
+    """Refuse a cluster that runs whatever anybody sends it.
+
+    Args:
+        address: of the cluster, for the message.
+        dashboard: ``host:port`` of its job API; none where it has none.
+        insecure_local: accept that where the API is on loopback.
+        ask: `answers_anybody`, from wherever that address means the head.
+
+    Raises:
+        ConfigError: the job API answers without a token.
+    """
+    if not dashboard or not ask(dashboard):
+        return
+    local = is_loopback(dashboard)
+    if local and insecure_local:
+        return
+    advice = "\nOn a machine that is yours alone, --insecure-local accepts it." if local else ""
+    raise ConfigError(
+        f"the Ray cluster at {address} runs code for anybody who reaches {dashboard}: its job API "
+        "answers without a token.\nStart it with token authentication: put a token into "
+        "~/.ray/auth_token on every node (chmod 600)\nand set RAY_AUTH_MODE=token for `ray start`; "
+        f"see docs/cluster.md.{advice}"
+    )
+
+
+def is_loopback(dashboard: str) -> bool:
+    """Whether ``host:port`` can be reached from its own machine only."""
+    host = dashboard.rpartition(":")[0].strip("[]")
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from engine.access import keep_token_private, refuse_open_jobs
+from engine import access
 from engine.config import ResourcesConfig
 from engine.errors import ConfigError
 
@@ -28,6 +31,11 @@ WORKER_BYTES, WEIGHTS_FACTOR = 1.5 * 2**30, 1.25
 """Memory of one actor: Python, torch and a batch, and so many times its model's weights."""
 THREADS_EXPONENT = 0.8
 """n threads of one actor do the work of n to this power: 1.74 of two, as measured on two cores."""
+
+HEAD_RESOURCE = "node:__internal_head__"
+"""What Ray's head node alone has."""
+HEAD_SECONDS = 60.0
+"""For a task on the head to start and to answer."""
 
 _WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",  # the work is spread over actors; embedders turn it on
@@ -176,15 +184,14 @@ def session(resources: ResourcesConfig) -> Iterator[Nodes]:
     """Join the configured Ray cluster, or start a private one on this machine.
 
     Raises:
-        ConfigError: the address answers to nobody.
+        ConfigError: the address answers to nobody, or the cluster's job API to anybody.
     """
     address = resources.address or os.environ.get("RAY_ADDRESS") or "local"
-    if not ray.is_initialized():
-        _init(address, resources.insecure_local)
-        ours = True
-    else:
-        ours = False
+    ours = not ray.is_initialized()
+    if ours:
+        _init(address)
     try:
+        _refuse_open_jobs(address, resources.insecure_local)
         total = ray.cluster_resources()
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield Nodes(
@@ -205,9 +212,9 @@ def _size(lent: dict[str, float], own_machine: bool) -> NodeSize:
     return NodeSize(int(lent.get("CPU", 0)), int(lent.get("GPU", 0)), memory)
 
 
-def _init(address: str, insecure_local: bool) -> None:
+def _init(address: str) -> None:
     if address == "local":
-        keep_token_private()
+        access.keep_token_private()
     environment = dict(_WORKER_ENVIRONMENT)
     environment.update({name: os.environ[name] for name in _FORWARDED if name in os.environ})
     for name in _set_by_the_job():  # Ray refuses a variable that is set twice
@@ -218,7 +225,7 @@ def _init(address: str, insecure_local: bool) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         with _stderr_muted():
-            context = ray.init(
+            ray.init(
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -231,11 +238,40 @@ def _init(address: str, insecure_local: bool) -> None:
             "Start a cluster with `ray start --head`, or leave the address out to run on this "
             "machine alone."
         ) from None
+
+
+def _refuse_open_jobs(address: str, insecure_local: bool) -> None:
+    """Look at the job API of the cluster this process has joined, whoever started it."""
+    dashboard = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url
+    ask = access.answers_anybody
+    if dashboard and access.is_loopback(dashboard) and not _is_head(_own_node()):
+        ask = _asked_on_the_head  # here that address would be this machine's own
+    access.refuse_open_jobs(address, dashboard, insecure_local, ask)
+
+
+def _own_node() -> dict[str, Any]:
+    own = ray.get_runtime_context().get_node_id()
+    return next(node for node in ray.nodes() if node["NodeID"] == own)
+
+
+def _is_head(node: dict[str, Any]) -> bool:
+    return HEAD_RESOURCE in node["Resources"]
+
+
+def _asked_on_the_head(dashboard: str) -> bool:
+    head = next((node["NodeID"] for node in ray.nodes() if node["Alive"] and _is_head(node)), None)
+    if head is None:
+        return False
+    there = NodeAffinitySchedulingStrategy(head, soft=False)
+    ask = ray.remote(access.answers_anybody).options(num_cpus=0, scheduling_strategy=there)
     try:
-        refuse_open_jobs(address, context.dashboard_url, insecure_local)
-    except ConfigError:
-        ray.shutdown()
-        raise
+        return ray.get(ask.remote(dashboard), timeout=HEAD_SECONDS)
+    except RayError as error:
+        raise ConfigError(
+            f"the head of the Ray cluster could not be asked whether its job API on {dashboard} "
+            f"wants a token: {type(error).__name__}.\nIs poolscore installed there, in the same "
+            "version? `ray status` says whether the head lives."
+        ) from None
 
 
 def _set_by_the_job() -> list[str]:

@@ -6,10 +6,14 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import ray
 
+from engine import nodes
 from engine.access import keep_token_private, refuse_open_jobs
+from engine.config import ResourcesConfig
 from engine.errors import ConfigError
 
 
@@ -91,3 +95,39 @@ def test_no_job_api_at_all_is_accepted() -> None:
     refuse_open_jobs("local", None, insecure_local=False)
     refuse_open_jobs("local", "", insecure_local=False)
     refuse_open_jobs("local", "127.0.0.1:1", insecure_local=False)  # nobody listens there
+
+
+def test_the_api_of_a_distant_head_is_asked_about_from_there() -> None:
+    asked = []
+
+    def on_the_head(dashboard: str) -> bool:
+        asked.append(dashboard)
+        return True
+
+    with pytest.raises(ConfigError, match="answers without a token"):
+        refuse_open_jobs("head:6379", "127.0.0.1:1", insecure_local=False, ask=on_the_head)
+    assert asked == ["127.0.0.1:1"]
+
+
+@pytest.mark.parametrize("job_api", [200], indirect=True)
+def test_the_head_answers_for_its_own_loopback(ray_session: None, job_api: int) -> None:
+    """Run on the head node as a task: here that is this machine."""
+    assert nodes._asked_on_the_head(f"127.0.0.1:{job_api}")
+    assert not nodes._asked_on_the_head("127.0.0.1:1")
+    assert nodes._is_head(nodes._own_node())
+
+
+@pytest.mark.parametrize("job_api", [200], indirect=True)
+def test_a_ray_that_was_started_before_is_looked_at_too(
+    ray_session: None, job_api: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = SimpleNamespace(dashboard_url=f"127.0.0.1:{job_api}")
+    monkeypatch.setattr(ray, "init", lambda **_: joined)
+    with (
+        pytest.raises(ConfigError, match="answers without a token"),
+        nodes.session(ResourcesConfig()),
+    ):
+        pass
+    with nodes.session(ResourcesConfig(insecure_local=True)) as cluster:
+        assert cluster.num_cpus
+    assert ray.is_initialized(), "it is not ours to shut down"
