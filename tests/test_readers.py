@@ -22,10 +22,20 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from engine import readers, schema
+from engine import schema
 from engine.errors import BrokenFileError, PoolError
 from engine.formats import Turn, to_conversation
-from engine.readers import Line, Piece, PoolFile, count_lines, cut, find_files, read_lines
+from engine.readers import (
+    Line,
+    Piece,
+    PoolFile,
+    archive,
+    count_lines,
+    cut,
+    find_files,
+    read_lines,
+)
+from engine.readers.pieces import MAGIC
 
 # A fixture's folder is fine for all examples of a property: each overwrites the one file.
 PROPERTY = settings(
@@ -322,7 +332,7 @@ def test_rows_and_rejects_are_all_the_lines(tmp_path: Path, data: bytes) -> None
         for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
         if line.strip()
     ]
-    assume(not data.startswith(tuple(readers._MAGIC)))
+    assume(not data.startswith(tuple(MAGIC)))
     lines = read(tmp_path / "a.jsonl", data)
     assert [line.line for line in lines] == [number for number, _ in expected]
     for line, (_, text) in zip(lines, expected, strict=True):
@@ -456,7 +466,7 @@ def test_an_archive_that_unpacks_to_too_much(
     pack: Callable[[bytes], bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(readers, "UNPACKED_BYTES", 3 * 2**20)
+    monkeypatch.setattr(archive, "UNPACKED_BYTES", 3 * 2**20)
     small, large = b'{"a": 1}\n' * (2**20 // 9), b" " * 4 * 2**20
     assert len(read(tmp_path / f"a.jsonl{suffix}", pack(small))) == len(small) // 9
     found, error = until_break(tmp_path / f"a.jsonl{suffix}", pack(small + large))
@@ -467,9 +477,9 @@ def test_an_archive_that_unpacks_to_too_much(
 def test_an_archive_may_shrink_a_hundredfold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "UNPACKED_BYTES", 0)
+    monkeypatch.setattr(archive, "UNPACKED_BYTES", 0)
     text = "".join(f'{{"a": "{"x" * 60}{number}"}}\n' for number in range(2000)).encode()
-    assert 10 < len(text) / len(gzip.compress(text)) < readers.MAX_RATIO
+    assert 10 < len(text) / len(gzip.compress(text)) < archive.MAX_RATIO
     assert len(read(tmp_path / "a.jsonl.gz", gzip.compress(text))) == 2000
 
 

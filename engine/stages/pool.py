@@ -13,7 +13,6 @@ decides where shards end. The second puts the shards together.
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 import tempfile
 import uuid
@@ -35,19 +34,18 @@ import pyarrow.compute as pc
 from engine import formats, heartbeat, readers, schema
 from engine.columns import id_bits
 from engine.config import Config, PoolConfig
-from engine.errors import BrokenFileError, PoolError
+from engine.errors import BrokenFileError
 from engine.failures import for_people
 from engine.nodes import Nodes
 from engine.parallel import peak_memory_bytes, run_all
 from engine.progress import Progress
+from engine.rejects import refuse_rotten
 from engine.rundir import RunDir
+from engine.sheet import Sheet
 from engine.step import REJECTED_FILE, Outcome, Step
 
 NAME = "pool"
 VERSION = 3
-
-BATCH_ROWS, BATCH_CHARS = 4096, 64 * 2**20
-"""Rows and characters of text that a reader holds before it writes them down."""
 
 # What a row is before the rows ahead of it are known: no `row`, `line` within the piece, no flag
 # `duplicate`.
@@ -84,7 +82,8 @@ def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES)
         num_rows = sum(part.num_rows for part in parts)
         rejected = pa.concat_tables([part.open_rejected() for part in parts]).combine_chunks()
         step.commit(REJECTED_FILE, rejected)
-        _refuse_rotten(step, files, num_rows, rejected)
+        where = step.run.path / step.folder / REJECTED_FILE
+        refuse_rotten(config, files, num_rows, rejected, where)
         shards = _shards(parts, config)
         written = _write_all(step, nodes, shards)
     _remove_all_but(step, {shard.name for shard in shards})
@@ -123,61 +122,6 @@ def _remove_all_but(step: Step, shards: set[str]) -> None:
     """Remove the shards that a longer, interrupted run left behind."""
     for shard in set(step.run.shards(step.folder)) - shards:
         (step.run.path / step.folder / shard).unlink()
-
-
-MAX_LISTED = 5
-
-
-def _refuse_rotten(
-    step: Step, files: Sequence[readers.PoolFile], num_rows: int, rejected: pa.Table
-) -> None:
-    """Stop on a pool that is not what somebody took it for, and show the worst of it."""
-    config, where = step.config.pool, step.run.path / step.folder / REJECTED_FILE
-    listed = f"\n         all of them in {where}" if len(rejected) else ""
-    if not num_rows:
-        raise PoolError(
-            what=f"the pool has no row that can be read; {len(rejected):,} lines were rejected",
-            where=f"{', '.join(file.name for file in files[:3])}{_worst(rejected)}{listed}",
-            fix="see docs/formats.md for the formats known, or name the rows' own keys with "
-            "--set pool.fields.prompt=… --set pool.fields.response=…",
-        )
-    broken = rejected.filter(pa.array(np.isin(rejected["reason"].to_pylist(), schema.FILE_REASONS)))
-    if len(broken) and not config.keep_broken_files:
-        raise PoolError(
-            what=f"files of the pool are broken: {len(broken):,}",
-            where=f"{_lines_of(broken)}{listed}",
-            fix="mend them or leave them out. --set pool.keep_broken_files=true scores the rows "
-            "before each break",
-        )
-    num_lines = num_rows + len(rejected)
-    share = len(rejected) / num_lines
-    if len(rejected) > max(1, config.max_reject_fraction * num_lines):
-        raise PoolError(
-            what=f"{len(rejected):,} of {num_lines:,} lines were rejected "
-            f"({share:.1%}), and pool.max_reject_fraction is {config.max_reject_fraction:.1%}",
-            where=f"{_worst(rejected).strip()}{listed}",
-            fix="look whether the pool is what you meant. --set pool.max_reject_fraction="
-            f"{math.ceil(1000 * share) / 1000:g} goes on without those lines",
-        )
-
-
-def _worst(rejected: pa.Table) -> str:
-    """How many lines of which file were rejected why, most first, each with its first line."""
-    groups = rejected.group_by(["file", "reason"], use_threads=False)
-    counts = groups.aggregate([([], "count_all"), ("line", "first"), ("detail", "first")])
-    rows = sorted(counts.to_pylist(), key=lambda row: -row["count_all"])
-    return "".join(
-        f"\n         {row['file']}: {row['count_all']:,} × {row['reason']}, first in line "
-        f"{row['line_first']} ({row['detail_first']})"
-        for row in rows[:MAX_LISTED]
-    )
-
-
-def _lines_of(rejected: pa.Table) -> str:
-    return "\n         ".join(
-        f"{row['file']}, line {row['line']}: {row['reason']}, {row['detail']}"
-        for row in rejected.slice(0, MAX_LISTED).to_pylist()
-    )
 
 
 # ── first pass: pieces to parts ──────────────────────────────────────────────────────────────────
@@ -251,8 +195,8 @@ def _read_all(
 def _read(config: PoolConfig, folder: Path, pieces: list[readers.Piece]) -> Part:
     """Read pieces that all start their files, or one that does not."""
     name = uuid.uuid4().hex  # a task that is tried again writes other files
-    rows = _Sheet(folder / f"{name}.rows.arrow", _ROWS)
-    rejected = _Sheet(folder / f"{name}.rejected.arrow", schema.REJECTED)
+    rows = Sheet(folder / f"{name}.rows.arrow", _ROWS)
+    rejected = Sheet(folder / f"{name}.rejected.arrow", schema.REJECTED)
     with closing(rows), closing(rejected):
         for piece in pieces:
             _read_piece(piece, config, rows, rejected)
@@ -260,7 +204,7 @@ def _read(config: PoolConfig, folder: Path, pieces: list[readers.Piece]) -> Part
     return Part(rows.path, rejected.path, rows.num_rows, num_lines, peak_memory_bytes())
 
 
-def _read_piece(piece: readers.Piece, config: PoolConfig, rows: _Sheet, rejected: _Sheet) -> None:
+def _read_piece(piece: readers.Piece, config: PoolConfig, rows: Sheet, rejected: Sheet) -> None:
     try:
         for line in readers.read_lines(piece, config.max_row_bytes):
             heartbeat.beat()
@@ -273,8 +217,8 @@ def _take(
     line: readers.Line,
     file: readers.PoolFile,
     config: PoolConfig,
-    rows: _Sheet,
-    rejected: _Sheet,
+    rows: Sheet,
+    rejected: Sheet,
 ) -> None:
     """Turn one line into a row, or into an entry of the rejects."""
     if line.row is None or line.raw is None:
@@ -302,52 +246,6 @@ def _source(row: Mapping[str, Any], file: readers.PoolFile, field: str | None) -
     if value is None:
         return file.name.rsplit("/", 1)[-1].split(".", 1)[0]
     return str(value).encode("utf-8", "replace").decode()  # a lone surrogate fits no column
-
-
-class _Sheet:
-    """An Arrow file that grows row by row; written in batches, as a piece may not fit memory."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path = path
-        self.num_rows = 0
-        self._writer = pa.ipc.new_file(str(path), schema)
-        self._schema = schema
-        self._held: list[tuple[Any, ...]] = []
-        self._held_chars = 0
-
-    def add(self, row: tuple[Any, ...], num_chars: int = 0) -> None:
-        self._held.append(row)
-        self._held_chars += num_chars
-        if len(self._held) >= BATCH_ROWS or self._held_chars >= BATCH_CHARS:
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        self._writer.close()
-
-    def _flush(self) -> None:
-        if self._held:
-            columns = zip(*self._held, strict=True)
-            arrays = [_array(*pair) for pair in zip(columns, self._schema.types, strict=True)]
-            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
-        self.num_rows += len(self._held)
-        self._held, self._held_chars = [], 0
-
-
-_TURNS = schema.POOL.field("turns").type
-
-
-def _array(values: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
-    if type_ != _TURNS:
-        return pa.array(values, type_)
-    # pa.array would want a dict per turn, and take several times as long.
-    turns = list(chain.from_iterable(values))
-    columns = [turn.role for turn in turns], [turn.content for turn in turns]
-    fields = list(schema.TURN)
-    arrays = [pa.array(texts, f.type) for texts, f in zip(columns, fields, strict=True)]
-    items = pa.StructArray.from_arrays(arrays, fields=fields)
-    offsets = accumulate(map(len, values), initial=0)
-    return pa.ListArray.from_arrays(pa.array(list(offsets), pa.int32()), items, type=type_)
 
 
 # ── between: what depends on the rows before ─────────────────────────────────────────────────────

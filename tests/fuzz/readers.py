@@ -17,6 +17,7 @@ with atheris.instrument_imports(include=["engine"]):
     from engine import formats, readers, schema
     from engine.config import MAX_ROW_BYTES
     from engine.errors import BrokenFileError, PoolError
+    from engine.readers import jsonl
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".jsonl.zst")
 BOM = b"\xef\xbb\xbf"
@@ -52,7 +53,7 @@ def check_row(line: readers.Line) -> None:
 def lines(data: bytes) -> None:
     """Lines of JSONL, without a file."""
     parts = [part + b"\n" for part in data.split(b"\n")]
-    found = list(readers._read_jsonl(parts, BOM, MAX_ROW_BYTES))
+    found = list(jsonl.read_jsonl(parts, BOM, MAX_ROW_BYTES))
     expected = numbered(data)
     assert [line.line for line in found] == [number for number, _ in expected]
     for line, (_, text) in zip(found, expected, strict=True):
