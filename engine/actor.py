@@ -20,7 +20,8 @@ import pyarrow as pa
 import ray
 
 from engine import heartbeat
-from engine.errors import PoolscoreError, RunDirError, WorkerError
+from engine.errors import PoolscoreError, WorkerError
+from engine.failures import disk_error
 from engine.isolation import Attempts
 from engine.parallel import peak_memory_bytes
 from engine.step import POOL, Step
@@ -132,10 +133,7 @@ class ShardActor:
         except WorkerError as error:
             raise WorkerError(f"{self.step.label}, {shard}: {error}") from None
         except OSError as error:
-            raise RunDirError(
-                f"{self.step.label}, {shard}: {error.strerror}: {error.filename}\nMake room or "
-                "mend the access; finished shards are kept, and the same command goes on."
-            ) from None
+            raise disk_error(f"{self.step.label}, {shard}", error) from None
 
     def _attempt(self, worker: Worker, shard: str, attempts: Attempts) -> Made | None:
         """Compute what is up next; None where that was a piece, or failed."""

@@ -6,15 +6,18 @@ text. Here the original is dug out; the full story goes to a file in the run dir
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from engine.errors import PoolscoreError, WorkerError
+from engine.errors import PoolscoreError, RunDirError, WorkerError
 from engine.step import Step
 
 STORY_FILE = "error.log"
 LAST_LINES = 6
+DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""What only a person can mend."""
 
 
 @contextmanager
@@ -46,15 +49,26 @@ def for_people(step: Step) -> Iterator[None]:
 
 
 def for_a_person(what: str, error: BaseException, advice: str) -> PoolscoreError:
-    """One of ours that Ray has wrapped, as it was; else a `WorkerError` with its last lines."""
+    """One of ours that Ray has wrapped, as it was; else what the disk or the last lines say."""
     first = original(error)
     if isinstance(first, PoolscoreError):
         return first
+    if isinstance(first, OSError) and first.errno in DISK_ERRORS:
+        return disk_error(what, first)
     lines = [line for line in str(first).strip().splitlines() if line.strip()]
     return WorkerError(
         f"{what} failed on a worker: {type(first).__name__}\n"
         + "".join(f"  {line}\n" for line in lines[-LAST_LINES:])
         + advice
+    )
+
+
+def disk_error(what: str, error: OSError) -> RunDirError:
+    """A disk that is full, or may not be written to."""
+    reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    return RunDirError(
+        f"{what}: {reason}\nMake room or mend the access; finished shards "
+        "are kept, and the same command goes on."
     )
 
 

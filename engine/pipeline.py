@@ -6,7 +6,6 @@ its inputs, and the fingerprint of all that its results depend on. `run` does wh
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import platform
 import shutil
@@ -24,7 +23,7 @@ from engine import __version__, heartbeat, models, nodes, rundir
 from engine.assets import bundled_proxy
 from engine.config import BUNDLED, STAGE_NAMES, Config
 from engine.errors import ConfigError, PoolscoreError, RunDirError
-from engine.failures import STORY_FILE
+from engine.failures import DISK_ERRORS, STORY_FILE
 from engine.lock import exclusive
 from engine.progress import duration
 from engine.rundir import Record, RunDir
@@ -378,16 +377,13 @@ def _check_space(step: Step) -> None:
         )
 
 
-_DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-
-
 @contextmanager
 def _disk_errors_for_people(run: RunDir) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         outside = error.filename and not Path(error.filename).is_relative_to(run.path)
-        if error.errno not in _DISK_ERRORS or outside:
+        if error.errno not in DISK_ERRORS or outside:
             raise
         raise RunDirError(
             f"cannot write to {error.filename or run.path}: {error.strerror}.\nGive a --run-dir "
