@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from handmade import make_step
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import schema
@@ -283,3 +283,38 @@ def test_a_shard_ends_with_the_row_that_fills_it(
             bounds.append(at)
             rows = total = 0
     assert shard_bounds(np.array(sizes, dtype=np.int64), max_rows, max_bytes) == bounds
+
+
+# What other tools take for numbers, dates, line ends or the end of a text.
+NUMBERS = ("007", "1e5", "12345678901234567890", "2024-01-31", "NaN", "null", "True")
+ENDS = ("\x00", "a\r\nb", "\x85\u2028\x0b", "\ufeff")
+SCRIPTS = ("שלום", "\u202eabc", "👩\u200d👧", "e\u0301", "\ud83d", "\ude00a")
+tricky = st.sampled_from([*NUMBERS, *ENDS, *SCRIPTS])
+texts = tricky | st.text(max_size=8)  # hypothesis puts surrogates in too
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(texts, texts, texts), min_size=1, max_size=6))
+def test_a_text_is_kept_code_point_by_code_point_or_rejected(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]
+) -> None:
+    """From the line to the columns of Parquet: turns, the row's own JSON, and a name it brings."""
+    folder = tmp_path_factory.mktemp("texts")
+    made = [{"instruction": f"Say {p}", "output": f"So: {r}", "id": n} for p, r, n in rows]
+    path = write(folder / "p.jsonl", [*made, row(1)])
+    step, outcome = ingest(folder, [path])
+    meant = json.loads(json.dumps(made))  # two halves of a pair that meet are one character
+    good = [each for each in meant if not _is_torn(each["instruction"] + each["output"])]
+    found = rows_of(step)[:-1]
+    assert [[turn["content"] for turn in each["turns"]] for each in found] == [
+        [each["instruction"], each["output"]] for each in good
+    ]
+    assert [json.loads(each["raw"]) for each in found] == good
+    rejected = step.read(POOL, pool.REJECTED_FILE).to_pylist()
+    assert {each["reason"] for each in rejected} <= {schema.LONE_SURROGATE}
+    assert len(rejected) == len(made) - len(good) == outcome.rejected
+
+
+def _is_torn(text: str) -> bool:
+    """Whether it holds half of a surrogate pair."""
+    return any("\ud800" <= char <= "\udfff" for char in text)
