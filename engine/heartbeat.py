@@ -112,7 +112,7 @@ def is_gone(owner: dict[str, Any]) -> bool:
         return True
     except psutil.Error:
         return False
-    return abs(started - owner["started"]) > 1.0  # its number is another's now
+    return abs(started - owner.get("started", started)) > 1.0  # its number is another's now
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import psutil
 from filelock import FileLock
 
 from engine.errors import RunDirError
-from engine.heartbeat import this_process
+from engine.heartbeat import is_gone, this_process
 from engine.rundir import LOCK
 
 HEARTBEAT_SECONDS = 5.0
@@ -81,13 +81,7 @@ def _is_running(owner: dict[str, Any], age: float) -> bool:
 
     Start times move with the system's clock, so another one counts only without a heartbeat.
     """
-    try:
-        started = psutil.Process(int(owner["pid"])).create_time()
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
-    return abs(started - owner.get("started", started)) < 1.0 or age < STALE_SECONDS
+    return not is_gone(owner) or (age < STALE_SECONDS and psutil.pid_exists(int(owner["pid"])))
 
 
 def _beat(path: Path, owner: dict[str, Any], stop: threading.Event) -> None:
