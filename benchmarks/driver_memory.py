@@ -121,7 +121,8 @@ def _write_pool(folder: Path, num_rows: int) -> str:
 def make_models(folder: str) -> None:
     """A random OPT and a random BERT embedder under `folder`, with the bundled tokenizers."""
     import torch
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import AutoTokenizer, BertConfig, BertModel, OPTConfig, OPTForCausalLM
 
     from engine.assets import bundled_proxy
@@ -156,8 +157,8 @@ def make_models(folder: str) -> None:
     )
     BertModel(bert).save_pretrained(f"{folder}/bert")
     tokenizer.save_pretrained(f"{folder}/bert")
-    words = models.Transformer(f"{folder}/bert", max_seq_length=64)
-    pooled = models.Pooling(32)
+    words = Transformer(f"{folder}/bert", max_seq_length=64)
+    pooled = Pooling(32)
     SentenceTransformer(modules=[words, pooled], device="cpu").save(f"{folder}/embedder")
     print("{}")
 

@@ -107,7 +107,8 @@ def at_work(folder: Path, pattern: str = f"*{heartbeat.WORK}") -> int:
 def save_tiny_embedder(folder: Path) -> Path:
     """A random one-layer BERT as a sentence-transformers folder."""
     import torch
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     torch.manual_seed(0)
@@ -123,8 +124,8 @@ def save_tiny_embedder(folder: Path) -> Path:
     bert = folder.with_name("bert")
     BertModel(config).save_pretrained(bert)
     tokenizer.save_pretrained(bert)
-    words = models.Transformer(str(bert), max_seq_length=64)
-    SentenceTransformer(modules=[words, models.Pooling(32)], device="cpu").save(str(folder))
+    words = Transformer(str(bert), max_seq_length=64)
+    SentenceTransformer(modules=[words, Pooling(32)], device="cpu").save(str(folder))
     return folder
 
 

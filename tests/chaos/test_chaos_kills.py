@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from chaos_runs import NUM_ROWS, SHARD_ROWS, Chaos, at_work, committed, wait_for
 
@@ -50,6 +51,24 @@ def test_the_driver_is_killed(chaos: Chaos, seed: int) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     chaos.finish(chaos.start(run_dir), run_dir)
+    chaos.refuse_difference(run_dir)
+
+
+def test_an_orphan_goes_on_writing(chaos: Chaos) -> None:
+    """A worker that outlives its driver, and writes while the next run is at the same stage."""
+    run_dir = chaos.folder / "orphan"
+    process = chaos.start(run_dir)
+    pid = wait_for(lambda: at_work(run_dir / EMBED), process)
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGSTOP)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    again = chaos.start(run_dir)
+    wait_for(lambda: len(list((run_dir / EMBED).glob("part-*"))) >= NUM_SHARDS // 2, again)
+    os.kill(pid, signal.SIGCONT)
+    chaos.finish(again, run_dir)
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=60)
+    assert not psutil.pid_exists(pid)
     chaos.refuse_difference(run_dir)
 
 

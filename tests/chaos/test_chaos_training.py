@@ -45,29 +45,29 @@ def checkpoints(folder: Path, pattern: str) -> list[Path]:
     return list((folder / CHECKPOINTS_FOLDER).glob(f"*/{pattern}"))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_training_worker_is_killed(chaos: Chaos, peaceful: Path, seed: int) -> None:
-    run_dir = chaos.folder / f"rank-{seed}"
+def kill_a_worker(chaos: Chaos, run_dir: Path, checkpoint: str, rank: int) -> None:
+    """Once that checkpoint is there; the run goes on by itself."""
     process = chaos.start(run_dir, *TWO)
-    number = random.Random(seed).randrange(1, 12)
-    wait_for(lambda: checkpoints(run_dir / TRAINED, f"step-{number:08d}"), process)
-    pid = wait_for(lambda: at_work(run_dir / TRAINED, f"rank-{seed % 2}.sign"), process)
+    wait_for(lambda: checkpoints(run_dir / TRAINED, checkpoint), process)
+    pid = wait_for(lambda: at_work(run_dir / TRAINED, f"rank-{rank}.sign"), process)
     assert isinstance(pid, int)
     os.kill(pid, signal.SIGKILL)
     chaos.finish(process, run_dir)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_training_worker_is_killed(chaos: Chaos, peaceful: Path, seed: int) -> None:
+    run_dir = chaos.folder / f"rank-{seed}"
+    number = random.Random(seed).randrange(1, 12)
+    kill_a_worker(chaos, run_dir, f"step-{number:08d}", rank=seed % 2)
     refuse_difference(peaceful, run_dir / TRAINED)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_worker_is_killed_during_a_checkpoint(chaos: Chaos, peaceful: Path, seed: int) -> None:
     run_dir = chaos.folder / f"checkpoint-{seed}"
-    process = chaos.start(run_dir, *TWO)
     number = random.Random(10 + seed).randrange(2, 12)
-    wait_for(lambda: checkpoints(run_dir / TRAINED, f".step-{number:08d}"), process)
-    pid = wait_for(lambda: at_work(run_dir / TRAINED, "rank-0.sign"), process)
-    assert isinstance(pid, int)
-    os.kill(pid, signal.SIGKILL)
-    chaos.finish(process, run_dir)
+    kill_a_worker(chaos, run_dir, f".step-{number:08d}", rank=0)
     refuse_difference(peaceful, run_dir / TRAINED)
 
 
