@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from pathlib import Path
@@ -22,7 +23,8 @@ def tell(live: Path, done: int, loss: float, epoch_seconds: float = 0.0) -> None
         "peak_memory_bytes": peak_memory_bytes(),
         "epoch_seconds": epoch_seconds,
     }
-    live.write_text(json.dumps(news))
+    with contextlib.suppress(OSError):  # a file system that stumbles must not stop the work
+        live.write_text(json.dumps(news))
 
 
 class Watcher:

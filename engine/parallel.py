@@ -10,6 +10,7 @@ import resource
 import shutil
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from engine import heartbeat
 from engine.nodes import Nodes
+from engine.rundir import patiently
 
 IN_FLIGHT_PER_CPU = 16
 """Tasks that are started or done ahead of the oldest unfinished one: results come in order, and one
@@ -40,7 +42,8 @@ def run_all(
     """The function's results, in the order of the arguments; close it to cancel what is running.
 
     Args:
-        function: may run more than once for an argument; what it holds is sent to each node once.
+        function: may run more than once for an argument, also where the storage was away; what it
+            holds is sent to each node once.
         arguments: one task each, on one core.
         nodes: the cluster; without one everything runs in this process.
         working: folder for the tasks' signs of life (`heartbeat`).
@@ -50,7 +53,7 @@ def run_all(
             function's own exceptions.
     """
     if nodes is None:
-        yield from map(function, arguments)
+        yield from (patiently(partial(function, argument)) for argument in arguments)
         return
     shared = ray.put(function)
     rest = (
@@ -91,7 +94,7 @@ class _Task:
 @ray.remote(num_cpus=1, max_retries=0)
 def _call(function: Callable[[Argument], Result], argument: Argument, working: Path) -> Result:
     with heartbeat.at_work(working):
-        return function(argument)
+        return patiently(partial(function, argument))
 
 
 def peak_memory_bytes() -> int:

@@ -107,7 +107,22 @@ class RunDir:
 
     def commit(self, name: str, data: bytes) -> None:
         """Put `data` under `name`, whole or not at all, replacing what was there."""
-        self._put(name, lambda temporary: temporary.write_bytes(data))
+        self.commit_made(name, lambda temporary: temporary.write_bytes(data))
+
+    def commit_made(self, name: str, write: Callable[[Path], object]) -> None:
+        """Let `write` make a file, and put it under `name`, whole or not at all.
+
+        Storage that is away is waited for, so `write` may have to begin again.
+        """
+        target = self.path / name
+        self.refuse_links(name)
+
+        def stage() -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _Staged(target) as temporary:
+                write(temporary)
+
+        patiently(stage)
 
     def commit_table(
         self,
@@ -130,7 +145,9 @@ class RunDir:
         }
         metadata = {**(table.schema.metadata or {}), _METADATA_KEY: json.dumps(mark).encode()}
         marked = table.replace_schema_metadata(metadata)
-        self._put(f"{folder}/{file}", lambda path: pq.write_table(marked, path, compression="zstd"))
+        self.commit_made(
+            f"{folder}/{file}", lambda path: pq.write_table(marked, path, compression="zstd")
+        )
 
     def commit_file(self, name: str, source: Path) -> None:
         """Move a finished file of the same file system under `name`, whole or not at all."""
@@ -155,21 +172,8 @@ class RunDir:
 
     def clear(self, folder: str) -> None:
         """Remove a stage's results, the record first: a kill in between leaves no false record."""
-        (self.path / folder / RECORD).unlink(missing_ok=True)
+        patiently(lambda: (self.path / folder / RECORD).unlink(missing_ok=True))
         shutil.rmtree(self.path / folder, ignore_errors=True)
-
-    def _put(self, name: str, write: Callable[[Path], object]) -> None:
-        """Let `write` make a file, and put it under `name`; storage that is away is waited for."""
-        target = self.path / name
-
-        self.refuse_links(name)
-
-        def stage() -> None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _Staged(target) as temporary:
-                write(temporary)
-
-        patiently(stage)
 
     def refuse_links(self, name: str) -> None:
         """Refuse a name whose folder leads out of the run directory through a link.
@@ -191,7 +195,7 @@ class RunDir:
         """The stage's record, or None while the stage is not whole."""
         path = self.path / folder / RECORD
         try:
-            return Record.model_validate_json(path.read_bytes())
+            return Record.model_validate_json(patiently(path.read_bytes))
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -261,18 +265,17 @@ class RunDir:
         """
         cache_path = self.path / _HASHES
         try:
-            cache: dict[str, str] = json.loads(cache_path.read_bytes())
+            cache: dict[str, str] = json.loads(patiently(cache_path.read_bytes))
         except (FileNotFoundError, ValueError):
             cache = {}
         known = dict(cache)
         digests: dict[str, str] = {}
         for name, path in paths.items():
             try:
-                status = path.stat()
+                status = patiently(path.stat)
                 key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
                 if key not in cache:
-                    with path.open("rb") as file:
-                        cache[key] = hashlib.file_digest(file, "sha256").hexdigest()
+                    cache[key] = patiently(partial(_sha256, path))
             except OSError as error:
                 raise RunDirError(
                     f"cannot read {path}, which this run depends on: {error.strerror}.\n"
@@ -304,6 +307,11 @@ def patiently(action: Callable[[], T]) -> T:
             return done
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Staged:

@@ -37,7 +37,13 @@ class Chaos:
     settings: tuple[str, ...]
 
     def start(
-        self, run_dir: Path, *more: str, address: str | None = None, pool: Path | None = None
+        self,
+        run_dir: Path,
+        *more: str,
+        address: str | None = None,
+        pool: Path | None = None,
+        preexec_fn: Callable[[], object] | None = None,
+        **environment: str,
     ) -> subprocess.Popen[str]:
         """``poolscore run`` in a process of its own; on a private Ray where no address is given."""
         ray = tempfile.mkdtemp(prefix="ps", dir="/tmp")  # Ray's sockets want a short path
@@ -52,7 +58,8 @@ class Chaos:
             stdout=out,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**known, **where},
+            env={**known, **where, **environment},
+            preexec_fn=preexec_fn,
         )
 
     def finish(self, process: subprocess.Popen[str], run_dir: Path) -> None:

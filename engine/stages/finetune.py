@@ -13,6 +13,7 @@ import shutil
 import signal
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from engine import checkpoints, heartbeat, live, models, schema, training_rows
@@ -21,7 +22,7 @@ from engine.errors import ConfigError, PoolscoreError, WorkerError
 from engine.failures import for_people
 from engine.nodes import Nodes
 from engine.progress import Progress
-from engine.rundir import RECORD, RunDir
+from engine.rundir import RECORD, RunDir, patiently
 from engine.step import POOL, STEPS_FILE, Outcome, Step
 
 NAME = "finetune"
@@ -61,7 +62,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
             "no row can be trained on: every row is flagged or held out. See `poolscore status`, "
             "and the flags in 1-pool and 4-tokens."
         )
-    _clear_all_but_checkpoints(step)
+    patiently(partial(_clear_all_but_checkpoints, step))
     shutil.rmtree(step.run.path / RAY_FOLDER, ignore_errors=True)
     news = step.run.path / step.folder / live.FILE
     watcher = live.Watcher(news, Progress(step.label, num_rows, "rows"))
@@ -172,7 +173,7 @@ def _train_worker(told: dict[str, Any]) -> None:
 
     job: _Job = told["job"]
     folder = job.step.run.path / job.step.folder
-    failed = [(folder / ERROR_FILE).exists()]
+    failed = [patiently((folder / ERROR_FILE).exists)]
     dist.broadcast_object_list(failed)
     if failed[0]:
         return  # Ray Train starts all workers again after an error, and it would come again
@@ -189,4 +190,4 @@ def _train_worker(told: dict[str, Any]) -> None:
 def _raise_told(step: Step) -> None:
     """Raise the error that a training worker left for people."""
     with contextlib.suppress(FileNotFoundError):
-        raise WorkerError((step.run.path / step.folder / ERROR_FILE).read_text())
+        raise WorkerError(patiently((step.run.path / step.folder / ERROR_FILE).read_text))

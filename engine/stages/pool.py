@@ -40,7 +40,7 @@ from engine.nodes import Nodes
 from engine.parallel import peak_memory_bytes, run_all
 from engine.progress import Progress
 from engine.rejects import refuse_rotten
-from engine.rundir import RunDir
+from engine.rundir import RunDir, patiently
 from engine.sheet import Sheet
 from engine.step import REJECTED_FILE, Outcome, Step
 
@@ -108,7 +108,7 @@ def _parts_folder(step: Step) -> Iterator[Path]:
     Its name is new each time: tasks of a run that was killed may go on writing for a moment.
     """
     own = step.run.path / step.folder
-    own.mkdir(parents=True, exist_ok=True)
+    patiently(partial(own.mkdir, parents=True, exist_ok=True))
     for left in own.glob(".parts-*"):
         shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=".parts-", dir=own))

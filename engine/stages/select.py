@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,9 @@ def check(config: Config) -> None:
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Choose the rows and write both files."""
     candidates, rows = choose(step, step.config.select)
-    folder = step.run.path / step.folder
-    folder.mkdir(parents=True, exist_ok=True)
     for name in (SELECTED_JSONL, SELECTED_PARQUET):
-        temporary = folder / f".{name}.new.tmp"
-        write(step, rows, temporary, name.rsplit(".", 1)[1])
-        step.run.commit_file(f"{step.folder}/{name}", temporary)
+        suffix = name.rsplit(".", 1)[1]
+        step.run.commit_made(f"{step.folder}/{name}", partial(write, step, rows, suffix=suffix))
     return Outcome(
         rows_in=len(candidates.row),
         rows_out=len(rows),

@@ -1,0 +1,150 @@
+"""Disks that are full, folders that may not be written to, storage that goes away, writers that
+die or hang: in each stage, where it commits its files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos_runs import SECONDS, Chaos
+
+from engine.rundir import RECORD
+from engine.step import (
+    CLUSTER,
+    EMBED,
+    FINETUNE,
+    PERPLEXITY,
+    POOL,
+    REPORT,
+    SCORE,
+    SELECT,
+    TOKENS,
+)
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
+FAULTS = Path(__file__).with_name("faults")
+PROXY = "proxies/proxy"
+FOLDERS = (
+    POOL,
+    EMBED,
+    CLUSTER,
+    f"{PROXY}/{TOKENS}",
+    f"{PROXY}/{PERPLEXITY}/epoch-0",
+    f"{PROXY}/{FINETUNE}/epoch-1",
+    f"{PROXY}/{PERPLEXITY}/epoch-1",
+    f"{PROXY}/{SCORE}",
+    f"{PROXY}/{SELECT}",
+    f"{PROXY}/{REPORT}",
+)
+each_stage = pytest.mark.parametrize("folder", FOLDERS)
+"""All on one run directory: what one test has broken, the next one's run mends before it breaks
+the stage after it."""
+COMMITTED = ".*.tmp"
+ONE = ("--set", "resources.num_workers=1")
+"""Starts sooner, and gives the same bytes."""
+
+
+def start(chaos: Chaos, run_dir: Path, *more: str, **fault: Any) -> subprocess.Popen[str]:
+    """A run in which something happens; by default where a file is flushed before its rename."""
+    marks = Path(f"{run_dir}-marks-{len(list(run_dir.parent.glob('*-marks-*')))}")
+    marks.mkdir()
+    told = {"event": "open", "name": COMMITTED, **fault}
+    told |= {"run_dir": str(run_dir), "marks": str(marks)}
+    return chaos.start(
+        run_dir, *ONE, *more, PYTHONPATH=str(FAULTS), POOLSCORE_FAULT=json.dumps(told)
+    )
+
+
+def refused(process: subprocess.Popen[str], run_dir: Path, folder: str) -> str:
+    """What a run says that has to fail in a stage, on one screen, leaving no record there."""
+    assert process.wait(timeout=SECONDS) == 1
+    told = run_dir.with_suffix(".log").read_text().rpartition("error: ")[2]
+    assert not (run_dir / folder / RECORD).exists()
+    assert "Traceback" not in told
+    assert len(told.splitlines()) < 24
+    return told
+
+
+def end(chaos: Chaos, run_dir: Path, folder: str) -> None:
+    """After the last stage: everything is what it is without faults."""
+    if folder == FOLDERS[-1]:
+        chaos.finish(chaos.start(run_dir, *ONE), run_dir)
+        chaos.refuse_difference(run_dir)
+
+
+@each_stage
+def test_the_disk_is_full(chaos: Chaos, folder: str) -> None:
+    run_dir = chaos.folder / "full"
+    process = start(chaos, run_dir, kind="full", folders={folder: 0})
+    assert "No space left on device" in refused(process, run_dir, folder)
+    end(chaos, run_dir, folder)
+
+
+def as_an_ordinary_user() -> None:
+    """In a new process: root may write anywhere, unless what allows that is taken from it."""
+    PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # noqa: N806  names of the system's headers
+    if os.geteuid() == 0:
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+
+
+@each_stage
+def test_a_folder_may_not_be_written_to(chaos: Chaos, folder: str) -> None:
+    run_dir = chaos.folder / "denied"
+    (run_dir / folder).mkdir(parents=True, exist_ok=True)
+    (run_dir / folder).chmod(0o555)
+    process = chaos.start(run_dir, *ONE, preexec_fn=as_an_ordinary_user)
+    told = refused(process, run_dir, folder)
+    assert "Permission denied" in told
+    assert f"{run_dir / folder}" in told
+    (run_dir / folder).chmod(0o755)
+    end(chaos, run_dir, folder)
+
+
+@each_stage
+def test_a_writer_hangs(chaos: Chaos, folder: str) -> None:
+    run_dir = chaos.folder / "hang"
+    few = ("--set", "resources.stall_seconds=15")
+    process = start(chaos, run_dir, *few, kind="hang", folders={folder: 0})
+    assert "hangs: no sign of life for 15 s" in refused(process, run_dir, folder)
+    end(chaos, run_dir, folder)
+
+
+@each_stage
+def test_a_writer_is_killed_at_the_record(chaos: Chaos, folder: str) -> None:
+    """Between the last shard and the record in one stage, before the record's rename in the next:
+    in both the stage is not there for any reader.
+    """
+    run_dir = chaos.folder / "record"
+    before = FOLDERS.index(folder) % 2
+    at = ("open", f".{RECORD}.*.tmp") if before else ("os.rename", RECORD)
+    process = start(chaos, run_dir, kind="kill", folders={folder: 0}, event=at[0], name=at[1])
+    assert process.wait(timeout=SECONDS) == -9
+    assert not (run_dir / folder / RECORD).exists()
+    end(chaos, run_dir, folder)
+
+
+def test_writers_are_killed_before_their_files_have_names(chaos: Chaos) -> None:
+    """The first commit of each stage whose files are committed on workers; they are restarted."""
+    run_dir = chaos.folder / "commit"
+    on_workers = {folder: 0 for folder in FOLDERS if TOKENS in folder or PERPLEXITY in folder}
+    process = start(chaos, run_dir, kind="kill", folders={EMBED: 0, **on_workers})
+    chaos.finish(process, run_dir)
+    chaos.refuse_difference(run_dir)
+
+
+def test_the_storage_is_away_in_each_stage(chaos: Chaos) -> None:
+    """For a minute in one of them, for five seconds in the others."""
+    run_dir = chaos.folder / "away"
+    seconds = {**dict.fromkeys(FOLDERS, 5), EMBED: 60}
+    patient = ("--set", "resources.stall_seconds=120")
+    process = start(chaos, run_dir, *patient, kind="away", folders=seconds)
+    chaos.finish(process, run_dir)
+    chaos.refuse_difference(run_dir)
+    (marks,) = run_dir.parent.glob("away-marks-*")
+    assert len(list(marks.iterdir())) == len(FOLDERS)
