@@ -37,7 +37,6 @@ FOLDERS = (
     f"{PROXY}/{TOKENS}",
     f"{PROXY}/{PERPLEXITY}/epoch-0",
     f"{PROXY}/{FINETUNE}/epoch-1",
-    f"{PROXY}/{PERPLEXITY}/epoch-1",
     f"{PROXY}/{SCORE}",
     f"{PROXY}/{SELECT}",
     f"{PROXY}/{REPORT}",
