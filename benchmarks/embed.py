@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 from benchmarks import harness, runs
-from engine import models, pipeline
+from engine import models
+from engine.resolve import resolve
 from engine.stages import embed
 from engine.step import Step
 
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def _worker(step: Step, device: str) -> embed.EmbedWorker:
-    config = pipeline.resolve(step.config.override(resources={"embed_batch_rows": None}), device)
+    config = resolve(step.config.override(resources={"embed_batch_rows": None}), device)
     return embed.EmbedWorker(
         source=models.embedder_source(config),
         dtype=config.embed.dtype,

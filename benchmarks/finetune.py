@@ -22,7 +22,7 @@ from benchmarks.harness import LONG_PAIRS, alternate, publish, ratio
 from engine.assets import bundled_proxy
 from engine.config import FinetuneConfig
 from engine.maths.ragged import Ragged
-from engine.pipeline import default_batch
+from engine.resolve import default_batch
 from engine.training import Trainer
 from engine.training_plan import TrainingPlan
 from engine.training_rows import TrainingRows

@@ -8,6 +8,7 @@ from benchmarks import harness
 from engine import pipeline
 from engine.config import Config
 from engine.nodes import Nodes
+from engine.resolve import resolve
 from engine.rundir import RunDir
 from engine.stages import pool
 from engine.step import Step
@@ -23,7 +24,7 @@ def with_pool(folder: Path, shard_rows: int, num_rows: int = 0) -> dict[str, Ste
     """
     paths = [str(harness.first_lines(folder, num_rows))]
     config = Config.from_tree({"pool": {"paths": paths, "shard_rows": shard_rows}})
-    config = pipeline.resolve(config, "cpu")
+    config = resolve(config, "cpu")
     steps = {step.stage: step for step in reversed(pipeline.plan(config, RunDir(folder / "run")))}
     pool.run(steps["pool"], Nodes(num_cpus=1, num_gpus=0, resources=config.resources))
     return steps

@@ -20,7 +20,7 @@ from engine.maths.flops import Shape, forward_flops
 from engine.maths.learning import lp_app
 from engine.maths.loss import TokenNLL, padded_batch
 from engine.maths.ragged import Ragged
-from engine.pipeline import default_batch
+from engine.resolve import default_batch
 from engine.scoring import Scorer
 
 PAD_ID = 1

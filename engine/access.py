@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import secrets
 import stat
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine.errors import ConfigError
 
 JOBS_PATH = "/api/jobs/"
 ANSWER_SECONDS = 5.0
+HEAD_RESOURCE = "node:__internal_head__"
+"""What Ray's head node alone has."""
+HEAD_SECONDS = 60.0
+"""For a task on the head to start and to answer."""
 _TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -56,26 +65,24 @@ def answers_anybody(dashboard: str) -> bool:
         return False  # not to be reached from here
 
 
-def refuse_open_jobs(
-    address: str,
-    dashboard: str | None,
-    insecure_local: bool,
-    ask: Callable[[str], bool] = answers_anybody,
-) -> None:
-    """Refuse a cluster that runs whatever anybody sends it.
+def refuse_open_jobs(address: str, insecure_local: bool) -> None:
+    """Refuse the cluster that this process has joined where it runs whatever anybody sends it.
 
     Args:
         address: of the cluster, for the message.
-        dashboard: ``host:port`` of its job API; none where it has none.
-        insecure_local: accept that where the API is on loopback.
-        ask: `answers_anybody`, from wherever that address means the head.
+        insecure_local: accept that where the job API is on loopback.
 
     Raises:
         ConfigError: the job API answers without a token.
     """
-    if not dashboard or not ask(dashboard):
+    dashboard = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url
+    if not dashboard:
         return
-    local = is_loopback(dashboard)
+    # Elsewhere a loopback address would be another machine's, and a firewall may be between.
+    ask = answers_anybody if _is_head(_own_node()) else _asked_on_the_head
+    if not ask(dashboard):
+        return
+    local = _is_loopback(dashboard)
     if local and insecure_local:
         return
     advice = "\nOn a machine that is yours alone, --insecure-local accepts it." if local else ""
@@ -87,7 +94,32 @@ def refuse_open_jobs(
     )
 
 
-def is_loopback(dashboard: str) -> bool:
+def _own_node() -> dict[str, Any]:
+    own = ray.get_runtime_context().get_node_id()
+    return next(node for node in ray.nodes() if node["NodeID"] == own)
+
+
+def _is_head(node: dict[str, Any]) -> bool:
+    return HEAD_RESOURCE in node["Resources"]
+
+
+def _asked_on_the_head(dashboard: str) -> bool:
+    head = next((node["NodeID"] for node in ray.nodes() if node["Alive"] and _is_head(node)), None)
+    if head is None:
+        return False
+    there = NodeAffinitySchedulingStrategy(head, soft=False)
+    ask = ray.remote(answers_anybody).options(num_cpus=0, scheduling_strategy=there)
+    try:
+        return ray.get(ask.remote(dashboard), timeout=HEAD_SECONDS)
+    except RayError as error:
+        raise ConfigError(
+            f"the head of the Ray cluster could not be asked whether its job API on {dashboard} "
+            f"wants a token: {type(error).__name__}.\nIs poolscore installed there, in the same "
+            "version? `ray status` says whether the head lives."
+        ) from None
+
+
+def _is_loopback(dashboard: str) -> bool:
     """Whether ``host:port`` can be reached from its own machine only."""
     host = dashboard.rpartition(":")[0].strip("[]")
     try:

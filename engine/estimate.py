@@ -20,6 +20,7 @@ from engine.failures import for_a_person
 from engine.forecast import Forecast, Measured, StageEstimate, stages
 from engine.nodes import Nodes
 from engine.probe import Speed
+from engine.resolve import settle
 from engine.rundir import RunDir
 from engine.step import Step, is_whole
 
@@ -70,7 +71,7 @@ def estimate(
     sampled = time.perf_counter()
     with nodes.session(config.resources) as cluster:
         start_seconds = time.perf_counter() - sampled
-        resolved = pipeline.settle(config, cluster.device, run)
+        resolved = settle(config, cluster.device, run)
         steps = _steps(resolved, run, until)
         todo = {step.stage for step, done in steps if not done}
         pipeline.check(resolved, todo, cluster)

@@ -11,12 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine import access
 from engine.config import ResourcesConfig
@@ -31,11 +28,6 @@ WORKER_BYTES, WEIGHTS_FACTOR = 1.5 * 2**30, 1.25
 """Memory of one actor: Python, torch and a batch, and so many times its model's weights."""
 THREADS_EXPONENT = 0.8
 """n threads of one actor do the work of n to this power: 1.74 of two, as measured on two cores."""
-
-HEAD_RESOURCE = "node:__internal_head__"
-"""What Ray's head node alone has."""
-HEAD_SECONDS = 60.0
-"""For a task on the head to start and to answer."""
 
 _WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",  # the work is spread over actors; embedders turn it on
@@ -191,7 +183,7 @@ def session(resources: ResourcesConfig) -> Iterator[Nodes]:
     if ours:
         _init(address)
     try:
-        _refuse_open_jobs(address, resources.insecure_local)
+        access.refuse_open_jobs(address, resources.insecure_local)
         total = ray.cluster_resources()
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield Nodes(
@@ -237,40 +229,6 @@ def _init(address: str) -> None:
             f"Ray at {address!r} (resources.address or RAY_ADDRESS) cannot be used: {error}\n"
             "Start a cluster with `ray start --head`, or leave the address out to run on this "
             "machine alone."
-        ) from None
-
-
-def _refuse_open_jobs(address: str, insecure_local: bool) -> None:
-    """Look at the job API of the cluster this process has joined, whoever started it."""
-    dashboard = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url
-    ask = access.answers_anybody
-    if dashboard and access.is_loopback(dashboard) and not _is_head(_own_node()):
-        ask = _asked_on_the_head  # here that address would be this machine's own
-    access.refuse_open_jobs(address, dashboard, insecure_local, ask)
-
-
-def _own_node() -> dict[str, Any]:
-    own = ray.get_runtime_context().get_node_id()
-    return next(node for node in ray.nodes() if node["NodeID"] == own)
-
-
-def _is_head(node: dict[str, Any]) -> bool:
-    return HEAD_RESOURCE in node["Resources"]
-
-
-def _asked_on_the_head(dashboard: str) -> bool:
-    head = next((node["NodeID"] for node in ray.nodes() if node["Alive"] and _is_head(node)), None)
-    if head is None:
-        return False
-    there = NodeAffinitySchedulingStrategy(head, soft=False)
-    ask = ray.remote(access.answers_anybody).options(num_cpus=0, scheduling_strategy=there)
-    try:
-        return ray.get(ask.remote(dashboard), timeout=HEAD_SECONDS)
-    except RayError as error:
-        raise ConfigError(
-            f"the head of the Ray cluster could not be asked whether its job API on {dashboard} "
-            f"wants a token: {type(error).__name__}.\nIs poolscore installed there, in the same "
-            "version? `ray status` says whether the head lives."
         ) from None
 
 

@@ -7,25 +7,23 @@ its inputs, and the fingerprint of all that its results depend on. `run` does wh
 from __future__ import annotations
 
 import importlib.util
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from engine import __version__, heartbeat, models, nodes, rundir
-from engine.assets import bundled_proxy
-from engine.config import BUNDLED, STAGE_NAMES, Config
+from engine.config import STAGE_NAMES, Config
 from engine.errors import ConfigError, PoolscoreError, RunDirError
 from engine.failures import DISK_ERRORS, STORY_FILE
 from engine.lock import exclusive
 from engine.progress import duration
+from engine.provenance import commit, versions
+from engine.resolve import settle
 from engine.rundir import Record, RunDir
 from engine.stages import cluster, embed, finetune, perplexity, pool, report, score, select, tokens
 from engine.stall import guarded
@@ -49,80 +47,6 @@ from engine.step import (
 STAGES = (pool, embed, cluster, tokens, perplexity, finetune, score, select, report)
 
 _MODULES = {stage.NAME: stage for stage in STAGES}
-
-PAPER_LEARNING_RATE = 2e-5
-_BATCH_DEFAULTS = {
-    "score_batch_tokens": (1024, 32768),
-    "micro_batch_tokens": (2048, 8192),
-    "embed_batch_rows": (16, 256),
-}
-"""On CPUs small batches stay in the cache: the bundled proxy scores the sample pool at 30,000
-tokens/s under 1,024 and 21,000 under 4,096 (two cores). On GPUs large ones keep the cores busy."""
-_PACKAGES = ("ray", "torch", "deepspeed", "transformers", "sentence-transformers", "pyarrow")
-
-
-def resolve(config: Config, device: str, before: Config | None = None) -> Config:
-    """Fill in every setting that depends on the model or the machine, so that it is recorded.
-
-    Args:
-        config: settings as they were given.
-        device: ``cpu`` or ``cuda``.
-        before: settings of this proxy's last run here; they decide where nothing was given,
-            whatever machine goes on with it.
-    """
-    proxy = config.proxy.model_dump(mode="json")
-    finetune_ = config.finetune.model_dump(mode="json")
-    is_bundled = config.proxy.model == BUNDLED
-    if proxy["name"] is None and is_bundled:
-        proxy["name"] = bundled_proxy().folder.name
-    if proxy["dtype"] == "auto":
-        here = "bfloat16" if device == "cuda" else "float32"
-        proxy["dtype"] = before.proxy.dtype if before else here
-    if finetune_["learning_rate"] is None:
-        rate = bundled_proxy().learning_rate if is_bundled else PAPER_LEARNING_RATE
-        finetune_["learning_rate"] = rate
-    if finetune_["schedule_epochs"] is None:
-        finetune_["schedule_epochs"] = finetune_["num_epochs"]
-    resources = config.resources.model_dump(mode="json")
-    if resources["score_batch_tokens"] is None and before:
-        resources["score_batch_tokens"] = before.resources.score_batch_tokens
-    for name in _BATCH_DEFAULTS:
-        if resources[name] is None:
-            resources[name] = default_batch(name, device)
-    embed_ = config.embed.model_dump(mode="json")
-    for section in (proxy, embed_):
-        section["model"] = _absolute(section["model"])
-    resolved = config.override(
-        pool={"paths": [_absolute(path, must_exist=False) for path in config.pool.paths]},
-        proxy=proxy,
-        embed=embed_,
-        finetune=finetune_,
-        resources=resources,
-    )
-    sizes = (config.select.percent, config.select.rows, config.select.tokens)
-    if all(size is None for size in sizes):
-        resolved = resolved.override(select={"percent": str(select.DEFAULT_PERCENT)})
-    return resolved
-
-
-def default_batch(name: str, device: str) -> int:
-    """Size of a batch where the setting `resources.NAME` was left open."""
-    on_cpu, on_gpu = _BATCH_DEFAULTS[name]
-    return on_gpu if device == "cuda" else on_cpu
-
-
-def settle(config: Config, device: str, run: RunDir | None, rebuild: Sequence[str] = ()) -> Config:
-    """`resolve` for a run directory, after what an earlier run in it was done with."""
-    resolved = resolve(config, device)
-    return resolve(config, device, _before(resolved, run, rebuild)) if run else resolved
-
-
-def _absolute(path: str, must_exist: bool = True) -> str:
-    """A local path as every process sees it; hub ids and addresses stay as they are."""
-    if path in ("", BUNDLED) or "://" in path:
-        return path
-    local = Path(path).expanduser()
-    return str(local.absolute()) if local.exists() or not must_exist else path
 
 
 def layout(config: Config) -> list[tuple[ModuleType, str, int, list[str]]]:
@@ -294,17 +218,6 @@ def _refuse_change(module: ModuleType, step: Step) -> None:
         )
 
 
-_BEFORE_SCORING = {"pool", "tokens", "perplexity"}
-
-
-def _before(config: Config, run: RunDir, rebuild: Sequence[str]) -> Config | None:
-    """Settings of this proxy's last run here; None where nothing scored will be kept."""
-    own = run.path / proxy_folder(config)
-    path = own / rundir.SETTINGS
-    scored = (own / PERPLEXITY).exists() and not _BEFORE_SCORING.intersection(rebuild)
-    return Config.load(path) if path.exists() and scored else None
-
-
 def _rebuilt(steps: list[Step], rebuild: Sequence[str]) -> set[str]:
     """Folders of the stages that are to be redone and of everything made from them."""
     gone: set[str] = set()
@@ -407,27 +320,3 @@ def _summary(record: Record) -> str:
     if record.tokens:
         parts.append(f"{record.tokens:,} tokens")
     return f"{', '.join(parts)} in {duration(record.seconds)}"
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the results depend on."""
-    return {
-        "poolscore": __version__,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in _PACKAGES},
-    }
-
-
-def commit() -> str | None:
-    """Commit of the source tree this package runs from, with ``+`` where it was changed."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(here), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from engine import nodes
+from engine import access, nodes
 from engine.access import keep_token_private, refuse_open_jobs
 from engine.config import ResourcesConfig
 from engine.errors import ConfigError
@@ -76,45 +76,54 @@ def job_api(request: pytest.FixtureRequest) -> Iterator[int]:
     server.server_close()
 
 
+def join(monkeypatch: pytest.MonkeyPatch, dashboard: str, on_the_head: bool = True) -> None:
+    """Be in a cluster with this job API."""
+    own = {"Resources": {access.HEAD_RESOURCE: 1.0} if on_the_head else {}}
+    monkeypatch.setattr(ray, "init", lambda **_: SimpleNamespace(dashboard_url=dashboard))
+    monkeypatch.setattr(access, "_own_node", lambda: own)
+
+
 @pytest.mark.parametrize("job_api", [200, 500], indirect=True)
-def test_an_open_job_api_is_refused(job_api: int) -> None:
+def test_an_open_job_api_is_refused(job_api: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    join(monkeypatch, f"127.0.0.1:{job_api}")
     with pytest.raises(ConfigError, match=r"answers without a token(.|\n)*RAY_AUTH_MODE=token"):
-        refuse_open_jobs("head:6379", f"127.0.0.1:{job_api}", insecure_local=False)
-    refuse_open_jobs("head:6379", f"127.0.0.1:{job_api}", insecure_local=True)
+        refuse_open_jobs("head:6379", insecure_local=False)
+    refuse_open_jobs("head:6379", insecure_local=True)
+    join(monkeypatch, f"0.0.0.0:{job_api}")
     with pytest.raises(ConfigError) as caught:  # not loopback: nothing makes it acceptable
-        refuse_open_jobs("head:6379", f"0.0.0.0:{job_api}", insecure_local=True)
+        refuse_open_jobs("head:6379", insecure_local=True)
     assert "--insecure-local" not in str(caught.value)
 
 
 @pytest.mark.parametrize("job_api", [401, 403], indirect=True)
-def test_a_job_api_that_wants_a_token_is_accepted(job_api: int) -> None:
-    refuse_open_jobs("head:6379", f"127.0.0.1:{job_api}", insecure_local=False)
+def test_a_job_api_that_wants_a_token_is_accepted(
+    job_api: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join(monkeypatch, f"127.0.0.1:{job_api}")
+    refuse_open_jobs("head:6379", insecure_local=False)
 
 
-def test_no_job_api_at_all_is_accepted() -> None:
-    refuse_open_jobs("local", None, insecure_local=False)
-    refuse_open_jobs("local", "", insecure_local=False)
-    refuse_open_jobs("local", "127.0.0.1:1", insecure_local=False)  # nobody listens there
+@pytest.mark.parametrize("dashboard", ["", "127.0.0.1:1"])  # nobody listens on port 1
+def test_no_job_api_at_all_is_accepted(dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    join(monkeypatch, dashboard)
+    refuse_open_jobs("local", insecure_local=False)
 
 
-def test_the_api_of_a_distant_head_is_asked_about_from_there() -> None:
-    asked = []
-
-    def on_the_head(dashboard: str) -> bool:
-        asked.append(dashboard)
-        return True
-
+@pytest.mark.parametrize("job_api", [401], indirect=True)
+def test_a_worker_node_asks_the_head(job_api: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What listens on its own loopback, here a Ray that wants tokens, is another matter."""
+    join(monkeypatch, f"127.0.0.1:{job_api}", on_the_head=False)
+    monkeypatch.setattr(access, "_asked_on_the_head", lambda dashboard: True)
     with pytest.raises(ConfigError, match="answers without a token"):
-        refuse_open_jobs("head:6379", "127.0.0.1:1", insecure_local=False, ask=on_the_head)
-    assert asked == ["127.0.0.1:1"]
+        refuse_open_jobs("head:6379", insecure_local=False)
 
 
 @pytest.mark.parametrize("job_api", [200], indirect=True)
 def test_the_head_answers_for_its_own_loopback(ray_session: None, job_api: int) -> None:
     """Run on the head node as a task: here that is this machine."""
-    assert nodes._asked_on_the_head(f"127.0.0.1:{job_api}")
-    assert not nodes._asked_on_the_head("127.0.0.1:1")
-    assert nodes._is_head(nodes._own_node())
+    assert access._asked_on_the_head(f"127.0.0.1:{job_api}")
+    assert not access._asked_on_the_head("127.0.0.1:1")
+    assert access._is_head(access._own_node())
 
 
 @pytest.mark.parametrize("job_api", [200], indirect=True)

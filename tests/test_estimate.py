@@ -16,9 +16,10 @@ from engine.estimate import Estimate, estimate
 from engine.forecast import MAP_SECONDS, TRAIN_SECONDS, Forecast, Measured, StageEstimate, stages
 from engine.maths.ragged import Ragged
 from engine.nodes import Nodes
-from engine.pipeline import layout, resolve
+from engine.pipeline import layout
 from engine.plan_table import table
 from engine.probe import Rows, Speed, seconds_of_all, spread
+from engine.resolve import resolve
 from engine.rundir import RunDir
 from engine.step import Step
 
