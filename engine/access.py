@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import logging
 import os
 import secrets
 import stat
@@ -51,7 +50,11 @@ def keep_token_private() -> None:
 
 
 def answers_anybody(dashboard: str) -> bool:
-    """Whether a job API, ``host:port``, answers without a token."""
+    """Whether a job API, ``host:port``, answers without a token.
+
+    Raises:
+        ConfigError: something is there, but it cannot be told.
+    """
     # No proxy in between, and no header that Ray's own client would add.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -61,21 +64,31 @@ def answers_anybody(dashboard: str) -> bool:
         return error.code not in (401, 403, 404)  # no token, a wrong one, no such API
     except HTTPException:
         return True
-    except OSError:
-        return False  # not to be reached from here
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ConnectionRefusedError):
+            return False  # nobody listens
+        raise _untold(dashboard, str(reason)) from None
 
 
-def refuse_open_jobs(address: str, insecure_local: bool) -> None:
+def _untold(dashboard: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"it cannot be told whether the Ray cluster's job API on {dashboard} wants a token: "
+        f"{reason}.\nIs the head alive and well (`ray status`), with the same version of poolscore?"
+    )
+
+
+def refuse_open_jobs(address: str, dashboard: str | None, insecure_local: bool) -> None:
     """Refuse the cluster that this process has joined where it runs whatever anybody sends it.
 
     Args:
         address: of the cluster, for the message.
+        dashboard: ``host:port`` of its job API, as the head sees it; none where it has none.
         insecure_local: accept that where the job API is on loopback.
 
     Raises:
-        ConfigError: the job API answers without a token.
+        ConfigError: the job API answers without a token, or it cannot be told.
     """
-    dashboard = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url
     if not dashboard:
         return
     # Elsewhere a loopback address would be another machine's, and a firewall may be between.
@@ -106,17 +119,13 @@ def _is_head(node: dict[str, Any]) -> bool:
 def _asked_on_the_head(dashboard: str) -> bool:
     head = next((node["NodeID"] for node in ray.nodes() if node["Alive"] and _is_head(node)), None)
     if head is None:
-        return False
+        raise _untold(dashboard, "no head node is alive")
     there = NodeAffinitySchedulingStrategy(head, soft=False)
     ask = ray.remote(answers_anybody).options(num_cpus=0, scheduling_strategy=there)
     try:
         return ray.get(ask.remote(dashboard), timeout=HEAD_SECONDS)
     except RayError as error:
-        raise ConfigError(
-            f"the head of the Ray cluster could not be asked whether its job API on {dashboard} "
-            f"wants a token: {type(error).__name__}.\nIs poolscore installed there, in the same "
-            "version? `ray status` says whether the head lives."
-        ) from None
+        raise _untold(dashboard, f"asking it there failed with {type(error).__name__}") from None
 
 
 def _is_loopback(dashboard: str) -> bool:

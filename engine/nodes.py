@@ -181,9 +181,12 @@ def session(resources: ResourcesConfig) -> Iterator[Nodes]:
     address = resources.address or os.environ.get("RAY_ADDRESS") or "local"
     ours = not ray.is_initialized()
     if ours:
-        _init(address)
+        dashboard = _init(address)
+    else:  # of a Ray that was there before, what it says of itself is asked for again
+        again = ray.init(ignore_reinit_error=True, configure_logging=False)
+        dashboard = again.dashboard_url
     try:
-        access.refuse_open_jobs(address, resources.insecure_local)
+        access.refuse_open_jobs(address, dashboard, resources.insecure_local)
         total = ray.cluster_resources()
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield Nodes(
@@ -204,7 +207,13 @@ def _size(lent: dict[str, float], own_machine: bool) -> NodeSize:
     return NodeSize(int(lent.get("CPU", 0)), int(lent.get("GPU", 0)), memory)
 
 
-def _init(address: str) -> None:
+def _init(address: str) -> str | None:
+    """Join, or start, a Ray; where its job API is."""
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"{address!r} is for Ray Client, over which Ray Data and Ray Train do not run.\n"
+            "Submit a job (`ray job submit`), or name the cluster as HOST:6379 on one of its nodes."
+        )
     if address == "local":
         access.keep_token_private()
     environment = dict(_WORKER_ENVIRONMENT)
@@ -217,7 +226,7 @@ def _init(address: str) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         with _stderr_muted():
-            ray.init(
+            context = ray.init(
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -230,6 +239,7 @@ def _init(address: str) -> None:
             "Start a cluster with `ray start --head`, or leave the address out to run on this "
             "machine alone."
         ) from None
+    return context.dashboard_url
 
 
 def _set_by_the_job() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -76,22 +77,22 @@ def job_api(request: pytest.FixtureRequest) -> Iterator[int]:
     server.server_close()
 
 
-def join(monkeypatch: pytest.MonkeyPatch, dashboard: str, on_the_head: bool = True) -> None:
-    """Be in a cluster with this job API."""
-    own = {"Resources": {access.HEAD_RESOURCE: 1.0} if on_the_head else {}}
-    monkeypatch.setattr(ray, "init", lambda **_: SimpleNamespace(dashboard_url=dashboard))
-    monkeypatch.setattr(access, "_own_node", lambda: own)
+def be_on(monkeypatch: pytest.MonkeyPatch, resources: dict[str, float]) -> None:
+    """Be on a node with these resources."""
+    monkeypatch.setattr(access, "_own_node", lambda: {"Resources": resources})
+
+
+HEAD = {access.HEAD_RESOURCE: 1.0}
 
 
 @pytest.mark.parametrize("job_api", [200, 500], indirect=True)
 def test_an_open_job_api_is_refused(job_api: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    join(monkeypatch, f"127.0.0.1:{job_api}")
+    be_on(monkeypatch, HEAD)
     with pytest.raises(ConfigError, match=r"answers without a token(.|\n)*RAY_AUTH_MODE=token"):
-        refuse_open_jobs("head:6379", insecure_local=False)
-    refuse_open_jobs("head:6379", insecure_local=True)
-    join(monkeypatch, f"0.0.0.0:{job_api}")
+        refuse_open_jobs("head:6379", f"127.0.0.1:{job_api}", insecure_local=False)
+    refuse_open_jobs("head:6379", f"127.0.0.1:{job_api}", insecure_local=True)
     with pytest.raises(ConfigError) as caught:  # not loopback: nothing makes it acceptable
-        refuse_open_jobs("head:6379", insecure_local=True)
+        refuse_open_jobs("head:6379", f"0.0.0.0:{job_api}", insecure_local=True)
     assert "--insecure-local" not in str(caught.value)
 
 
@@ -99,23 +100,35 @@ def test_an_open_job_api_is_refused(job_api: int, monkeypatch: pytest.MonkeyPatc
 def test_a_job_api_that_wants_a_token_is_accepted(
     job_api: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    join(monkeypatch, f"127.0.0.1:{job_api}")
-    refuse_open_jobs("head:6379", insecure_local=False)
+    be_on(monkeypatch, HEAD)
+    refuse_open_jobs("head:6379", f"127.0.0.1:{job_api}", insecure_local=False)
 
 
 @pytest.mark.parametrize("dashboard", ["", "127.0.0.1:1"])  # nobody listens on port 1
 def test_no_job_api_at_all_is_accepted(dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    join(monkeypatch, dashboard)
-    refuse_open_jobs("local", insecure_local=False)
+    be_on(monkeypatch, HEAD)
+    refuse_open_jobs("local", dashboard, insecure_local=False)
+
+
+def test_a_job_api_that_says_nothing_is_not_taken_for_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Too busy to answer, it may be open all the same."""
+    be_on(monkeypatch, HEAD)
+    monkeypatch.setattr(access, "ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ConfigError, match="cannot be told whether"):
+            refuse_open_jobs("head:6379", address, insecure_local=True)
 
 
 @pytest.mark.parametrize("job_api", [401], indirect=True)
 def test_a_worker_node_asks_the_head(job_api: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What listens on its own loopback, here a Ray that wants tokens, is another matter."""
-    join(monkeypatch, f"127.0.0.1:{job_api}", on_the_head=False)
+    be_on(monkeypatch, {})
     monkeypatch.setattr(access, "_asked_on_the_head", lambda dashboard: True)
     with pytest.raises(ConfigError, match="answers without a token"):
-        refuse_open_jobs("head:6379", insecure_local=False)
+        refuse_open_jobs("head:6379", f"127.0.0.1:{job_api}", insecure_local=False)
 
 
 @pytest.mark.parametrize("job_api", [200], indirect=True)
