@@ -235,11 +235,11 @@ def measure_training(config: Config, nodes: Nodes, input_ids: Ragged, scored: Ra
     from engine.maths import batching
     from engine.maths.flops import Shape, forward_flops, training_flops
     from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
-    from engine.train_worker import training_plan
     from engine.training import load_without_dropout
+    from engine.training_plan import plan_of
     from engine.zero import import_deepspeed
 
-    plan = training_plan(config, nodes.device, nodes.cpus_per_train_worker)
+    plan = plan_of(config, nodes.device, nodes.cpus_per_train_worker)
     import_deepspeed(plan.device)  # for its seconds and its memory: the worker has both
     models.use_threads(plan.num_threads)
     model, _ = load_without_dropout(plan)

@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from engine import checkpoints, heartbeat, live, models
 from engine.checkpoints import Checkpoints
-from engine.config import Config
+from engine.errors import WorkerError
 from engine.step import FINETUNE, STEPS_FILE, Step
 from engine.training import Trainer
-from engine.training_plan import TrainingPlan
+from engine.training_plan import TrainingPlan, plan_of
 from engine.training_rows import load_rows
 
 STATE_FOLDER = "state"
@@ -22,7 +22,7 @@ STATE_FOLDER = "state"
 def train(step: Step, device: str, num_threads: int) -> None:
     """Train the step's epoch, and leave its folder but for the record; all workers call this."""
     config = step.config
-    plan = training_plan(config, device, num_threads)
+    plan = plan_of(config, device, num_threads)
     with heartbeat.while_busy():
         trainer = Trainer(plan, load_rows(step))
         first = _resume(trainer, step)
@@ -50,29 +50,15 @@ def train(step: Step, device: str, num_threads: int) -> None:
         live.tell(news, len(trainer.rows.ids), steps["loss"][-1].as_py(), seconds)
 
 
-def training_plan(config: Config, device: str, num_threads: int) -> TrainingPlan:
-    """What one training worker needs to know of resolved settings."""
-    assert config.finetune.learning_rate is not None, "resolved before a run"
-    assert config.finetune.schedule_epochs is not None, "resolved before a run"
-    assert config.resources.micro_batch_tokens is not None, "resolved before a run"
-    return TrainingPlan(
-        config=config.finetune,
-        learning_rate=config.finetune.learning_rate,
-        schedule_epochs=config.finetune.schedule_epochs,
-        weights=models.proxy_source(config).folder(),
-        dtype=config.proxy.dtype,
-        device=device,
-        zero_stage=config.resources.zero_stage,
-        micro_batch_tokens=config.resources.micro_batch_tokens,
-        activation_checkpointing=config.resources.activation_checkpointing,
-        num_threads=num_threads,
-    )
-
-
 def _resume(trainer: Trainer, step: Step) -> int:
     """The first epoch to train: this one where the state before it can be taken up, else 1."""
     state = step.run.path / step.proxy_input(FINETUNE, step.epoch - 1) / STATE_FOLDER
-    return step.epoch if step.epoch > 1 and trainer.load_state(state) else 1
+    if step.epoch == 1:
+        return 1
+    try:
+        return step.epoch if trainer.load_state(state) else 1
+    except WorkerError as error:
+        raise WorkerError(f"{error}\nTrain from the start: --rebuild finetune") from None
 
 
 def _commit(step: Step, saved: Path, steps: pa.Table, plan: TrainingPlan) -> None:

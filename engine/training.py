@@ -32,7 +32,7 @@ from engine.checkpoints import STEPS_SO_FAR, Checkpoints
 from engine.errors import WorkerError
 from engine.maths import batching
 from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
-from engine.rundir import patiently
+from engine.storage import patiently
 from engine.training_plan import TrainingPlan, fit_to_memory
 from engine.training_rows import TrainingRows
 from engine.zero import deepspeed_config, import_deepspeed, load_no_code
@@ -194,11 +194,13 @@ class Trainer:
         try:
             with heartbeat.while_busy():
                 fits = self.load_state(folder)
-        except Exception:
-            # Half loaded, nothing can go on: the next attempt shall find no such checkpoint.
-            if self.rank == 0:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+        except WorkerError as error:
+            # Half loaded, nothing can go on: the next attempt shall find no such checkpoint. It may
+            # be the file of any rank that is damaged, and the others do not know.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise WorkerError(
+                f"{error}\nIt is removed: the same command trains that epoch from its start."
+            ) from None
         if not fits:
             return None
         return patiently(lambda: pq.read_table(folder / STEPS_SO_FAR)).cast(schema.STEPS)

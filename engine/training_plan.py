@@ -11,7 +11,8 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from engine.config import FinetuneConfig
+from engine import models
+from engine.config import Config, FinetuneConfig
 from engine.maths.memory import Model, choose_zero_stage, needs_checkpointing
 
 
@@ -30,6 +31,25 @@ class TrainingPlan:
     micro_batch_tokens: int
     activation_checkpointing: bool | None
     num_threads: int
+
+
+def plan_of(config: Config, device: str, num_threads: int) -> TrainingPlan:
+    """What one training worker needs to know of resolved settings."""
+    assert config.finetune.learning_rate is not None, "resolved before a run"
+    assert config.finetune.schedule_epochs is not None, "resolved before a run"
+    assert config.resources.micro_batch_tokens is not None, "resolved before a run"
+    return TrainingPlan(
+        config=config.finetune,
+        learning_rate=config.finetune.learning_rate,
+        schedule_epochs=config.finetune.schedule_epochs,
+        weights=models.proxy_source(config).folder(),
+        dtype=config.proxy.dtype,
+        device=device,
+        zero_stage=config.resources.zero_stage,
+        micro_batch_tokens=config.resources.micro_batch_tokens,
+        activation_checkpointing=config.resources.activation_checkpointing,
+        num_threads=num_threads,
+    )
 
 
 def fit_to_memory(plan: TrainingPlan, model: Any, world_size: int) -> TrainingPlan:

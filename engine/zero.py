@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from engine.errors import WorkerError
+from engine.failures import is_storage_error
 from engine.training_plan import TrainingPlan
 
 
@@ -63,10 +64,12 @@ def load_no_code(engine: Any) -> None:
         try:
             with torch.serialization.safe_globals(plain):
                 return torch.load(path, map_location=map_location, weights_only=True)
-        except pickle.UnpicklingError:
+        except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, OSError) as error:
+            if is_storage_error(error):
+                raise  # that one may be whole
             raise WorkerError(
                 f"{path} is damaged, or holds more than the numbers of a checkpoint, and is not "
-                "loaded.\nThe same command trains that epoch from its start."
+                "loaded."
             ) from None
 
     engine.checkpoint_engine.load = load
