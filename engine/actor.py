@@ -21,7 +21,7 @@ import ray
 
 from engine import heartbeat
 from engine.errors import PoolscoreError, WorkerError
-from engine.failures import disk_error
+from engine.failures import storage_error
 from engine.isolation import Attempts
 from engine.parallel import peak_memory_bytes
 from engine.step import POOL, Step
@@ -133,7 +133,7 @@ class ShardActor:
         except WorkerError as error:
             raise WorkerError(f"{self.step.label}, {shard}: {error}") from None
         except OSError as error:
-            raise disk_error(f"{self.step.label}, {shard}", error) from None
+            raise storage_error(f"{self.step.label}, {shard}", error) from None
 
     def _attempt(self, worker: Worker, shard: str, attempts: Attempts) -> Made | None:
         """Compute what is up next; None where that was a piece, or failed."""

@@ -6,18 +6,20 @@ text. Here the original is dug out; the full story goes to a file in the run dir
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from engine.errors import PoolscoreError, RunDirError, WorkerError
 from engine.step import Step
+from engine.storage import AWAY, CLOSED
 
 STORY_FILE = "error.log"
 LAST_LINES = 6
-DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""What only a person can mend."""
+NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 @contextmanager
@@ -44,7 +46,8 @@ def for_people(step: Step) -> Iterator[None]:
             "resources.micro_batch_tokens or resources.num_workers.",
         )
         if failed is not original(error):
-            step.run.commit(STORY_FILE, "".join(traceback.format_exception(error)).encode())
+            with contextlib.suppress(OSError):  # the error itself matters more
+                step.run.commit(STORY_FILE, "".join(traceback.format_exception(error)).encode())
         raise failed from None
 
 
@@ -53,8 +56,10 @@ def for_a_person(what: str, error: BaseException, advice: str) -> PoolscoreError
     first = original(error)
     if isinstance(first, PoolscoreError):
         return first
-    if isinstance(first, OSError) and first.errno in DISK_ERRORS:
-        return disk_error(what, first)
+    if isinstance(first, OSError) and is_storage_error(first):
+        return storage_error(what, first)
+    if NO_SPACE in str(first):  # libraries in Rust and C++ have errors of their own for it
+        return storage_error(what, OSError(errno.ENOSPC, f"{NO_SPACE} ({type(first).__name__})"))
     lines = [line for line in str(first).strip().splitlines() if line.strip()]
     return WorkerError(
         f"{what} failed on a worker: {type(first).__name__}\n"
@@ -63,13 +68,18 @@ def for_a_person(what: str, error: BaseException, advice: str) -> PoolscoreError
     )
 
 
-def disk_error(what: str, error: OSError) -> RunDirError:
-    """A disk that is full, or may not be written to."""
+def storage_error(what: str, error: OSError) -> RunDirError:
+    """A disk that is full or may not be written to, or storage that did not come back."""
     reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    advice = "Make room or mend the access" if error.errno in CLOSED else "See to that storage"
     return RunDirError(
-        f"{what}: {reason}\nMake room or mend the access; finished shards "
-        "are kept, and the same command goes on."
+        f"{what}: {reason}\n{advice}; finished shards are kept, and the same command goes on."
     )
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Whether it says something of the storage, and not of what is stored there."""
+    return isinstance(error, OSError) and error.errno in (*CLOSED, *AWAY)
 
 
 def original(error: BaseException) -> BaseException:

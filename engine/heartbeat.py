@@ -46,7 +46,10 @@ def beat() -> None:
     _last = now
     if _file is not None:
         with contextlib.suppress(OSError):  # a file system that stumbles must not stop the work
-            os.utime(_file)
+            try:
+                os.utime(_file)
+            except FileNotFoundError:  # it stumbled when the work began
+                _sign(_file)
 
 
 def last_beat() -> float:
@@ -65,8 +68,7 @@ def at_work(path: Path) -> Iterator[None]:
     global _file
     stack = None
     with contextlib.suppress(OSError):  # without signs of life the work is still worth doing
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(this_process()))
+        _sign(path)
         stack = path.with_suffix(STACK).open("w")
         # Answers even from a process that is stuck inside C code.
         faulthandler.register(signal.SIGUSR1, stack, all_threads=True)
@@ -79,6 +81,28 @@ def at_work(path: Path) -> Iterator[None]:
             faulthandler.unregister(signal.SIGUSR1)
             stack.close()
         remove(path)
+
+
+@contextmanager
+def signed(work: Path) -> Iterator[None]:
+    """Leave this process's name at a piece of work, so that others see what it died over."""
+    path = work.with_name(f"{work.name}-{socket.gethostname()}-{os.getpid()}{SIGN}")
+    with contextlib.suppress(OSError):
+        _sign(path)
+    try:
+        yield
+    finally:
+        remove(path)
+
+
+def has_killed(work: Path) -> bool:
+    """Whether a process of this host that had `signed` it is gone."""
+    return any(is_gone(owner(path)) for path in work.parent.glob(f"{work.name}-*{SIGN}"))
+
+
+def _sign(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(this_process()))
 
 
 def remove(path: Path) -> None:
@@ -102,17 +126,29 @@ def owner(path: Path) -> dict[str, Any]:
         return {}
 
 
-def is_gone(owner: dict[str, Any]) -> bool:
-    """Whether that process of this host has ended; of other hosts nothing is known."""
+def is_gone(owner: dict[str, Any], trusts_start: bool = True) -> bool:
+    """Whether that process of this host has ended; of other hosts nothing is known.
+
+    Args:
+        owner: as `this_process` gave it.
+        trusts_start: another start time means another process. It moves with the system's clock,
+            so a fresh sign of life says more.
+    """
     if owner.get("host") != socket.gethostname():
         return False
+    pid = int(owner["pid"])
     try:
-        started = psutil.Process(int(owner["pid"])).create_time()
+        process = psutil.Process(pid)
+        started = process.create_time()
+        if process.status() == psutil.STATUS_ZOMBIE:  # ended, though its parent has not looked
+            return True
     except psutil.NoSuchProcess:
         return True
     except psutil.Error:
         return False
-    return abs(started - owner.get("started", started)) > 1.0  # its number is another's now
+    # In a container that was started again, this process may have the dead one's number.
+    trusts_start |= pid == os.getpid()
+    return trusts_start and abs(started - owner.get("started", started)) > 1.0
 
 
 @contextmanager

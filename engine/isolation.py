@@ -13,13 +13,14 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.errors import WorkerError
-from engine.rundir import patiently
+from engine.storage import patiently
 
 DIED = "the worker died"
 MAX_FAILURES = 3
@@ -27,6 +28,9 @@ MAX_FAILURES = 3
 ROW_DEATHS = 2
 MAX_READS = 20
 """Deaths of a worker while a shard waits to be computed: they are another shard's."""
+MAX_LOST_NODES = 5
+"""Deaths over one shard that are laid to nodes that went as well. Later ones are laid to the shard:
+a row whose memory takes its container along looks just like that."""
 MAX_FAILED_ROWS, MAX_FAILED_FRACTION = 3, 0.01
 """Rows of a shard that may be given up: this many, or this part. More is no bad row but a bad
 model, a bug, or too little memory."""
@@ -122,16 +126,17 @@ class Attempts:
             path: where it is kept.
             num_rows: of the shard.
             node: where this worker runs.
-            is_lost: whether a node has gone since: no row is to blame for a death that came with
-                the whole machine's, and none is counted.
+            is_lost: whether a node has gone since. A death that came with the whole machine's is
+                not counted, `MAX_LOST_NODES` times: then the shard may be what takes them down.
 
         Raises:
             WorkerError: workers die over this shard, and no single row is to blame.
         """
         self.path, self.node = path, node
         before = _read(path, num_rows)
-        self.story, self.reads = before.story, before.reads
-        if before.node and is_lost(before.node):
+        self.story, self.reads, self.lost = before.story, before.reads, before.lost
+        if before.node and before.lost < MAX_LOST_NODES and is_lost(before.node):
+            self.lost += 1
             return
         self.reads = 1 if before.computing else self.reads + 1
         if before.computing:
@@ -141,7 +146,7 @@ class Attempts:
 
     def begin(self, computing: bool) -> None:
         """Note down what comes next: reading, or computing, for which a death then counts."""
-        told = asdict(_Note(self.story, self.reads, computing, self.node))
+        told = asdict(_Note(self.story, self.reads, computing, self.node, self.lost))
         temporary = self.path.with_suffix(".new")
 
         def write() -> None:
@@ -161,7 +166,7 @@ class Attempts:
 
     def end(self) -> None:
         """The shard is done."""
-        self.path.unlink(missing_ok=True)
+        patiently(partial(self.path.unlink, missing_ok=True))
 
 
 @dataclass(frozen=True)
@@ -175,12 +180,14 @@ class _Note:
     """Whether its last worker was computing, so that its death counts."""
     node: str = ""
     """Where that worker ran."""
+    lost: int = 0
+    """Deaths that came with their nodes, and were not counted."""
 
 
 def _read(path: Path, num_rows: int) -> _Note:
     try:
-        told = json.loads(path.read_text())
-    except (OSError, ValueError):
+        told = json.loads(patiently(path.read_text))
+    except (FileNotFoundError, ValueError):
         return _Note(Story(num_rows))
     story = told.pop("story")
     story["suspects"] = tuple((start, stop) for start, stop in story["suspects"])

@@ -6,6 +6,7 @@ process is gone (same host) or whose heartbeat is old (another host) is taken ov
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import os
@@ -18,15 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock
 
 from engine.errors import RunDirError
 from engine.heartbeat import is_gone, this_process
 from engine.rundir import LOCK
+from engine.storage import PATIENCE_SECONDS
 
 HEARTBEAT_SECONDS = 5.0
-STALE_SECONDS = 60.0
+STALE_SECONDS = PATIENCE_SECONDS + 60.0
+"""Age of another host's heartbeat at which its run counts as dead: more than a run waits for
+storage that is away."""
 
 
 @contextmanager
@@ -34,7 +37,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold the run directory for the length of a ``with`` block.
 
     Raises:
-        RunDirError: another live run holds it.
+        RunDirError: another live run holds it, or took it over from this one, which stops then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
@@ -42,13 +45,20 @@ def exclusive(folder: Path) -> Iterator[None]:
     with FileLock(f"{path}.guard"):  # look and take in one breath
         _refuse_if_held(path)
         path.write_text(json.dumps(owner))
-    stop = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, owner, stop), daemon=True)
+    heart = _Heart(path, owner)
     heart.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if heart.thief:
+            thief = f"process {heart.thief['pid']} on {heart.thief['host']}"
+            raise RunDirError(
+                f"{folder} was taken over by {thief}, since this run gave no sign of life there "
+                "for too long.\nThis run stops; nothing is lost, the other one goes on."
+            ) from None
+        raise
     finally:
-        stop.set()
+        heart.stop.set()
         heart.join()
         with contextlib.suppress(OSError):  # the run's own error matters more
             if _held(path)[0] == owner:  # a run that slept past its heartbeat has lost the lock
@@ -60,7 +70,8 @@ def _refuse_if_held(path: Path) -> None:
     if not owner:
         return
     here = owner.get("host") == socket.gethostname()
-    alive = _is_running(owner, age) if here else age < STALE_SECONDS
+    fresh = age < STALE_SECONDS
+    alive = not is_gone(owner, trusts_start=not fresh) if here else fresh
     if alive:
         raise RunDirError(
             f"{path.parent} is in use by another run: process {owner['pid']} on {owner['host']}, "
@@ -76,16 +87,24 @@ def _held(path: Path) -> tuple[dict[str, Any], float]:
         return {}, 0.0
 
 
-def _is_running(owner: dict[str, Any], age: float) -> bool:
-    """Whether that very process lives: after a reboot its number may be another's.
+class _Heart(threading.Thread):
+    """Touches the lock every few seconds; interrupts the run when somebody else holds it."""
 
-    Start times move with the system's clock, so another one counts only without a heartbeat.
-    """
-    return not is_gone(owner) or (age < STALE_SECONDS and psutil.pid_exists(int(owner["pid"])))
+    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
+        super().__init__(daemon=True)
+        self.path, self.owner = path, owner
+        self.stop = threading.Event()
+        self.thief: dict[str, Any] = {}
+        self.may_interrupt = threading.current_thread() is threading.main_thread()
 
-
-def _beat(path: Path, owner: dict[str, Any], stop: threading.Event) -> None:
-    while not stop.wait(HEARTBEAT_SECONDS):
-        with contextlib.suppress(OSError):  # a network file system may stumble; beat on
-            if _held(path)[0] == owner:  # never another's, after this one was taken over
-                os.utime(path)
+    def run(self) -> None:
+        while not self.stop.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(OSError):  # a network file system may stumble; beat on
+                holder = _held(self.path)[0]
+                if holder == self.owner:
+                    os.utime(self.path)
+                elif holder:
+                    self.thief = holder
+                    if self.may_interrupt:
+                        _thread.interrupt_main()
+                    return

@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from engine import heartbeat
 from engine.nodes import Nodes
-from engine.rundir import patiently
+from engine.storage import patiently
 
 IN_FLIGHT_PER_CPU = 16
 """Tasks that are started or done ahead of the oldest unfinished one: results come in order, and one
@@ -60,12 +60,13 @@ def run_all(
         (argument, working / f"task-{index}{heartbeat.SIGN}")
         for index, argument in enumerate(arguments)
     )
-    tasks = deque(_Task(shared, *each) for each in islice(rest, IN_FLIGHT_PER_CPU * nodes.num_cpus))
+    started = (Task(partial(_call.remote, shared, *each)) for each in rest)
+    tasks = deque(islice(started, IN_FLIGHT_PER_CPU * nodes.num_cpus))
     try:
         while tasks:
             result = tasks[0].result()
             tasks.popleft()
-            tasks.extend(_Task(shared, *each) for each in islice(rest, 1))
+            tasks.extend(islice(started, 1))
             yield result
     finally:
         for task in tasks:
@@ -73,14 +74,19 @@ def run_all(
         shutil.rmtree(working, ignore_errors=True)
 
 
-class _Task:
-    """One call of the function somewhere in the cluster."""
+class Task:
+    """One call somewhere in the cluster, which may run more than once."""
 
-    def __init__(self, function: ray.ObjectRef[Any], argument: object, working: Path) -> None:
-        self._start = lambda: _call.remote(function, argument, working)
-        self.reference = self._start()
+    def __init__(self, start: Callable[[], ray.ObjectRef[Any]]) -> None:
+        self._start = start
+        self.reference = start()
 
     def result(self) -> Any:
+        """What the call returns.
+
+        Raises:
+            RayError: it failed, or lost its process or node more than `MAX_RETRIES` times.
+        """
         for _ in range(MAX_RETRIES):
             try:
                 return ray.get(self.reference)

@@ -19,7 +19,7 @@ from typing import Any
 from engine import __version__, heartbeat, models, nodes, rundir
 from engine.config import STAGE_NAMES, Config
 from engine.errors import ConfigError, PoolscoreError, RunDirError
-from engine.failures import DISK_ERRORS, STORY_FILE
+from engine.failures import STORY_FILE, is_storage_error, storage_error
 from engine.lock import exclusive
 from engine.progress import duration
 from engine.provenance import commit, versions
@@ -135,7 +135,7 @@ def run(
     check_names(until, rebuild)
     target = RunDir(local_path(run_dir))
     with (
-        _disk_errors_for_people(target),
+        _storage_errors_for_people(target),
         exclusive(target.path),
         nodes.session(config.resources) as cluster_nodes,
     ):
@@ -291,17 +291,13 @@ def _check_space(step: Step) -> None:
 
 
 @contextmanager
-def _disk_errors_for_people(run: RunDir) -> Iterator[None]:
+def _storage_errors_for_people(run: RunDir) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        outside = error.filename and not Path(error.filename).is_relative_to(run.path)
-        if error.errno not in DISK_ERRORS or outside:
+        if not is_storage_error(error):
             raise
-        raise RunDirError(
-            f"cannot write to {error.filename or run.path}: {error.strerror}.\nGive a --run-dir "
-            "that you may write to, or make room; finished shards are kept."
-        ) from None
+        raise storage_error(f"the run in {run.path} stops", error) from None
 
 
 def _headline(config: Config, cluster_nodes: nodes.Nodes) -> str:

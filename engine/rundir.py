@@ -19,32 +19,31 @@ last*: a stage is whole when its record is there, and every file that it lists.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from engine import heartbeat, schema
+from engine import schema
 from engine.errors import RunDirError
+from engine.storage import patiently
 
 RECORD = "_stage.json"
 SETTINGS = "run.yaml"
 LOCK = "run.lock"
 _METADATA_KEY = b"poolscore"
 _HASHES = "hashes.json"
-T = TypeVar("T")
 
 
 class Record(BaseModel):
@@ -153,9 +152,9 @@ class RunDir:
         """Move a finished file of the same file system under `name`, whole or not at all."""
         target = self.path / name
         self.refuse_links(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
 
         def move() -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
             if source.exists() or not target.exists():  # else an attempt did more than it knew
                 _publish(source, target)
 
@@ -204,15 +203,30 @@ class RunDir:
                 f"Rebuild that stage: --rebuild {folder.split('/epoch-')[0].rsplit('-', 1)[-1]}"
             ) from None
 
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in a folder, in order; none where there is no folder."""
+
+        def listed() -> list[str]:
+            with os.scandir(self.path / folder) as entries:
+                return sorted(entry.name for entry in entries if entry.is_file())
+
+        try:
+            return patiently(listed)
+        except FileNotFoundError:
+            return []
+
     def shards(self, folder: str) -> list[str]:
         """File names of a stage's shards, in order, whatever their fingerprint."""
-        return sorted(path.name for path in (self.path / folder).glob("part-*.parquet"))
+        return [name for name in self.names(folder) if fnmatch(name, "part-*.parquet")]
 
     def is_current(self, folder: str, file: str, fingerprint: str) -> bool:
         """Whether the shard exists, is readable and carries this fingerprint."""
         try:
             mark = _mark(self._schema(folder, file))
-        except (pa.ArrowException, OSError, ValueError):  # all three come of damaged bytes
+        except FileNotFoundError:
+            return False
+        except (pa.ArrowException, OSError, ValueError) as error:
+            _refuse_disk_errors(error)
             return False
         return mark.get("fingerprint") == fingerprint
 
@@ -250,6 +264,7 @@ class RunDir:
         except FileNotFoundError:
             raise RunDirError(f"{path} is missing; run the same command again") from None
         except (pa.ArrowException, OSError, ValueError) as error:
+            _refuse_disk_errors(error)
             raise RunDirError(f"{path} is damaged ({error}); delete it and run again") from None
         if mark.get("fingerprint") != fingerprint:
             raise RunDirError(f"{path} was made with other settings; run the same command again")
@@ -288,25 +303,10 @@ class RunDir:
         return digests
 
 
-PATIENCE_SECONDS, FIRST_PAUSE, LONGEST_PAUSE = 120.0, 0.25, 8.0
-AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ENODEV)
-"""What a network file system says while its server is away."""
-
-
-def patiently(action: Callable[[], T]) -> T:
-    """Do something with files, again and again while the storage is away."""
-    end, pause = time.monotonic() + PATIENCE_SECONDS, FIRST_PAUSE
-    while True:
-        try:
-            done = action()
-        except OSError as error:
-            if error.errno not in AWAY or time.monotonic() > end:
-                raise
-        else:
-            heartbeat.beat()  # whoever reads and writes is alive
-            return done
-        time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
+def _refuse_disk_errors(error: Exception) -> None:
+    """Raise what the system says of a disk; errors without a number come of damaged bytes."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def _sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -108,13 +109,7 @@ class _Guard(threading.Thread):
 
     def _look(self, now: float) -> Path | None:
         """The work that is stuck; `folder` where nobody is at work; None where all is well."""
-        seen: dict[Path, tuple[int, float]] = {}
-        with contextlib.suppress(OSError):  # a folder that cannot be looked at says nothing
-            for path in self.folder.glob("*"):
-                with contextlib.suppress(OSError):  # done in this very moment
-                    stamp = path.stat().st_mtime_ns
-                    before = self.seen.get(path)
-                    seen[path] = before if before and before[0] == stamp else (stamp, now)
+        seen = self._listed(now)
         if seen != self.seen:
             self.heard = now
         self.seen = seen
@@ -128,6 +123,22 @@ class _Guard(threading.Thread):
             return owned[0] if owned else self.folder
         return None
 
+    def _listed(self, now: float) -> dict[Path, tuple[int, float]]:
+        """`seen`, brought up to date; as it was where the folder cannot be looked at."""
+        seen: dict[Path, tuple[int, float]] = {}
+        try:
+            paths = list(self.folder.iterdir())
+        except FileNotFoundError:
+            return seen
+        except OSError:
+            return self.seen
+        for path in paths:
+            with contextlib.suppress(OSError):  # done in this very moment
+                stamp = path.stat().st_mtime_ns
+                before = self.seen.get(path)
+                seen[path] = before if before and before[0] == stamp else (stamp, now)
+        return seen
+
     def _diagnose(self, stuck: Path | None) -> str:
         """What can be found out; None for storage that does not even list a folder."""
         lines = [
@@ -136,8 +147,8 @@ class _Guard(threading.Thread):
         if stuck is None:
             lines.append(f"  where: {self.folder} cannot even be listed: its storage hangs")
         elif stuck != self.folder:
-            lines += _in_time(lambda: _at_work(stuck), DIAGNOSIS_SECONDS)[1] or []
-        lines += _in_time(_waiting, DIAGNOSIS_SECONDS)[1] or []
+            lines += _found_out(lambda: _at_work(stuck))
+        lines += _found_out(_waiting)
         lines.append(
             "  fix:   what is finished is kept, and the same command goes on from there. Work that "
             "is slow\n         but sound needs --set resources.stall_seconds=… (seconds without "
@@ -176,16 +187,28 @@ _OWNED = (heartbeat.WORK, heartbeat.SIGN)
 
 def _in_time(find_out: Callable[[], T], seconds: float) -> tuple[bool, T | None]:
     """Whether a question was answered in time, and the answer; what is asked may hang itself."""
-    found: list[T] = []
+    answer: Future[T] = Future()
 
     def ask() -> None:
-        with contextlib.suppress(Exception):
-            found.append(find_out())
+        try:
+            answer.set_result(find_out())
+        except Exception as error:  # noqa: BLE001  raised where the answer is asked for
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return not thread.is_alive(), found[0] if found else None
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return True, answer.result(seconds)
+    except TimeoutError:
+        if answer.done():  # its own
+            raise
+        return False, None
+
+
+def _found_out(find_out: Callable[[], list[str]]) -> list[str]:
+    """What can be found out soon; the cluster or the storage may be what hangs."""
+    with contextlib.suppress(Exception):
+        return _in_time(find_out, DIAGNOSIS_SECONDS)[1] or []
+    return []
 
 
 def _at_work(path: Path) -> list[str]:

@@ -92,9 +92,7 @@ class Step:
 
     def files(self) -> list[str]:
         """Names of the files this step has written so far, its record aside."""
-        folder = self.run.path / self.folder
-        names = [path.name for path in folder.glob("*") if path.is_file()]
-        return sorted(name for name in names if not name.startswith((".", "_")))
+        return [name for name in self.run.names(self.folder) if not name.startswith((".", "_"))]
 
     def missing(self) -> list[str]:
         """Shards this step has yet to write: what a resumed run works on."""

@@ -5,11 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.actor import _is_lost
 from engine.errors import WorkerError
-from engine.isolation import DIED, MAX_FAILED_ROWS, MAX_FAILURES, MAX_READS, Attempts, Story
+from engine.isolation import (
+    DIED,
+    MAX_FAILED_ROWS,
+    MAX_FAILURES,
+    MAX_LOST_NODES,
+    MAX_READS,
+    Attempts,
+    Story,
+)
 
 RAISED = "ValueError at model.py:7"
 
@@ -115,13 +125,21 @@ def test_deaths_before_any_computing_have_an_end(tmp_path: Path) -> None:
 
 
 def test_a_death_that_came_with_its_nodes_is_no_rows_fault(tmp_path: Path) -> None:
-    """Machines that are taken away one after the other cost no row and never stop the run."""
+    """Machines may be taken away; but a row whose memory takes its container along is found too."""
     path = tmp_path / "part-00000.parquet.json"
-    for number in range(3 * MAX_READS):
+    for number in range(MAX_LOST_NODES + 1):
         attempts = Attempts(path, 9, f"node {number}", lambda node: True)
         assert attempts.story == Story(9)
-        attempts.begin(computing=number % 2 == 0)
-    last = Attempts(path, 9, "another", lambda node: False)  # that one's node lives: it was a row
-    assert last.story == Story(9)
-    last.begin(computing=True)
-    assert Attempts(path, 9, "another", lambda node: False).story == Story(9).after_failure(DIED)
+        attempts.begin(computing=True)
+    assert Attempts(path, 9, "another", lambda node: True).story == Story(9).after_failure(DIED)
+
+
+def test_a_death_on_a_node_that_lives_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "part-00000.parquet.json"
+    Attempts(path, 9, "here", lambda node: False).begin(computing=True)
+    assert Attempts(path, 9, "here", lambda node: False).story == Story(9).after_failure(DIED)
+
+
+def test_a_node_is_lost_once_the_cluster_has_no_such_node(ray_session: None) -> None:
+    assert not _is_lost(ray.get_runtime_context().get_node_id())
+    assert _is_lost("0" * 56)

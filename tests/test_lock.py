@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engine import lock
@@ -92,7 +93,7 @@ def test_the_lock_of_a_dead_process_is_taken_over_at_once(tmp_path: Path) -> Non
 def test_the_lock_of_a_living_process_is_kept_however_old(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         leave_lock(tmp_path, HERE, process.pid, age=10 * lock.STALE_SECONDS)
-        expected = re.escape(f"process {process.pid} on {HERE}, heartbeat 600 s ago")
+        expected = re.escape(f"process {process.pid} on {HERE}, heartbeat 1800 s ago")
         with pytest.raises(RunDirError, match=expected), exclusive(tmp_path):
             pytest.fail("taken from a living process")
         assert process.stdin is not None
@@ -133,7 +134,23 @@ def test_the_heartbeat_keeps_a_long_run_alive(
         assert abs(time.time() - path.stat().st_mtime) < 5
 
 
-def test_a_run_that_lost_its_lock_leaves_the_new_owners_alone(tmp_path: Path) -> None:
-    with exclusive(tmp_path):
+def test_a_run_that_lost_its_lock_stops_and_leaves_the_new_owners_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
+    taken = pytest.raises(RunDirError, match="taken over by process 1 on node-7")
+    with taken, exclusive(tmp_path):
         leave_lock(tmp_path, "node-7", 1)  # it slept, and another host took over
+        time.sleep(10)
+        pytest.fail("it goes on beside the other one")
     assert owner_of(tmp_path)["host"] == "node-7"
+
+
+def test_the_lock_of_a_process_that_nobody_reaps_is_taken_over(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    leave_lock(tmp_path, HERE, process.pid)
+    with exclusive(tmp_path):
+        assert owner_of(tmp_path)["pid"] == os.getpid()
+    process.wait()

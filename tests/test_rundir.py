@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import rundir
+from engine import rundir, storage
 from engine.errors import RunDirError
 from engine.rundir import RECORD, Record, RunDir, concat, fingerprint
 
@@ -442,7 +442,7 @@ def failing(times: int, code: int, monkeypatch: pytest.MonkeyPatch) -> list[floa
         real(file)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(rundir.time, "sleep", pauses.append)
+    monkeypatch.setattr(storage.time, "sleep", pauses.append)
     return pauses
 
 
@@ -456,7 +456,7 @@ def test_storage_that_is_away_is_waited_for(run: RunDir, monkeypatch: pytest.Mon
 
 def test_storage_that_stays_away_is_an_error(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(10**6, errno.EIO, monkeypatch)
-    monkeypatch.setattr(rundir, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(storage, "PATIENCE_SECONDS", 0.05)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         run.commit("b.txt", b"whole")
     assert files(run) == []

@@ -31,9 +31,9 @@ def read_parquet(path: Path, max_row_bytes: int) -> Iterator[Line]:
             rows = chain.from_iterable(map(_rows, batches))
             for number, row in enumerate(rows, start=1):
                 yield _parquet_line(number, row, max_row_bytes)
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
     except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's errors, not the file's
         reason = str(error).splitlines()[0]
         raise BrokenFileError(
             f"a pool file is not readable Parquet: {reason}",

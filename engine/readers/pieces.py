@@ -17,6 +17,7 @@ from engine.readers.json_array import read_array
 from engine.readers.jsonl import BOM, BUFFER_BYTES, bounded, read_jsonl
 from engine.readers.line import Line
 from engine.readers.parquet import read_parquet
+from engine.storage import AWAY
 
 PIECE_BYTES: Final = 32 * 2**20
 """What one process reads at a time: a second of work or so, and far more than it takes to start."""
@@ -94,6 +95,8 @@ def _errors_for_people(file: PoolFile) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in AWAY:
+            raise  # whoever reads may begin again
         reason = error.strerror or str(error)
         fix = "check that the file is there and may be read"
         raise PoolError(f"a pool file cannot be read: {reason}", str(file.path), fix) from None
@@ -138,7 +141,7 @@ def read_lines(piece: Piece, max_row_bytes: int = MAX_ROW_BYTES) -> Iterator[Lin
 
 
 def _starting_in(piece: Piece, stream: BinaryIO, max_row_bytes: int) -> Iterator[bytes]:
-    """The lines that start in the piece, as `_bounded` gives them."""
+    """The lines that start in the piece, as `bounded` gives them."""
     at = max(piece.start - 1, 0)
     stream.seek(at)
     if piece.start:

@@ -24,6 +24,7 @@ from engine.step import (
     STEPS_FILE,
     Step,
 )
+from engine.storage import patiently
 
 NUM_EXAMPLES = 10
 FloatArray = npt.NDArray[np.float64]
@@ -81,7 +82,8 @@ def read_findings(step: Step) -> Findings:
 def _selected_rows(step: Step) -> npt.NDArray[np.int64]:
     """Rows of the selection; its file is made for other tools and carries no fingerprint."""
     file = step.run.path / step.proxy_input(SELECT) / SELECTED_PARQUET
-    return np.asarray(pq.read_table(file, columns=["row"])["row"], dtype=np.int64)
+    table = patiently(lambda: pq.read_table(file, columns=["row"]))
+    return np.asarray(table["row"], dtype=np.int64)
 
 
 def _encoded(table: pa.Table) -> pa.Table:

@@ -8,6 +8,7 @@ stage is one process, and one that never imports torch: see `maths.kmeans`.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from engine.errors import ConfigError
 from engine.failures import for_people
 from engine.maths import kmeans
 from engine.nodes import Nodes
-from engine.parallel import peak_memory_bytes
+from engine.parallel import Task, peak_memory_bytes
 from engine.rundir import RunDir
 from engine.step import CENTROIDS_FILE, EMBED, Outcome, Step
 
@@ -41,10 +42,11 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         num_gpus=nodes.gpus_per_worker,
         # Variables of its own give the task a worker process of its own, without torch in it.
         runtime_env={"env_vars": {"POOLSCORE_PROCESS": "faiss"}},
-        max_retries=2,
+        max_retries=0,
     )
     with for_people(step):
-        return ray.get(task.remote(step, num_threads, bool(nodes.gpus_per_worker)))
+        start = partial(task.remote, step, num_threads, bool(nodes.gpus_per_worker))
+        return Task(start).result()
 
 
 def cluster_shards(step: Step, num_threads: int, use_gpu: bool) -> Outcome:

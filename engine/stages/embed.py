@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine import heartbeat, models, schema
-from engine.actor import Made
+from engine.actor import Made, Skip
 from engine.columns import equals
 from engine.config import Config
 from engine.mapping import map_shards
@@ -57,9 +57,6 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     )
 
 
-Skip = npt.NDArray[np.bool_]
-
-
 @dataclass(frozen=True)
 class Inputs:
     """A shard of 1-pool: all ids, and the texts of the rows to embed."""
@@ -92,7 +89,7 @@ class EmbedWorker:
         # `encode` calls its modules, and none but them, once for each batch.
         self.embedder[0].register_forward_hook(lambda *_: heartbeat.beat())
 
-    def read(self, step: Step, shard: str, skip: Skip | None = None) -> Inputs:
+    def read(self, step: Step, shard: str, skip: Skip = None) -> Inputs:
         """See `actor.Worker`."""
         pool = step.read(POOL, shard, ["id", "turns", "flag"])
         ok = equals(pool["flag"], schema.OK)

@@ -22,8 +22,9 @@ from engine.errors import ConfigError, PoolscoreError, WorkerError
 from engine.failures import for_people
 from engine.nodes import Nodes
 from engine.progress import Progress
-from engine.rundir import RECORD, RunDir, patiently
+from engine.rundir import RECORD, RunDir
 from engine.step import POOL, STEPS_FILE, Outcome, Step
+from engine.storage import patiently
 
 NAME = "finetune"
 VERSION = 2
@@ -72,7 +73,8 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         _raise_told(step)
     finally:
         watcher.stop()
-        news.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what it said is known by now
+            news.unlink(missing_ok=True)
         shutil.rmtree(step.run.path / RAY_FOLDER, ignore_errors=True)
     shutil.rmtree(step.run.path / step.folder / checkpoints.FOLDER, ignore_errors=True)
     receipt = step.run.receipt(step.folder, STEPS_FILE)

@@ -129,17 +129,15 @@ def _prepare(scorer: Scorer, step: Step) -> None:
     rows = _first_rows(step)
     scorer.nll.full_logits = True
     for first in range(0, min(len(rows), PROBES * PROBE_ROWS), PROBE_ROWS):
-        tried = step.run.path / step.folder / heartbeat.FOLDER / f"probe-{first}{heartbeat.SIGN}"
-        if tried.exists():
+        probe = step.run.path / step.folder / heartbeat.FOLDER / f"probe-{first}"
+        if heartbeat.has_killed(probe):
             continue
-        tried.parent.mkdir(parents=True, exist_ok=True)
-        tried.touch()
-        try:
-            scorer.prepare(rows.take(np.arange(first, min(first + PROBE_ROWS, len(rows)))))
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            scorer.nll.full_logits = True
+        with heartbeat.signed(probe):
+            try:
+                scorer.prepare(rows.take(np.arange(first, min(first + PROBE_ROWS, len(rows)))))
+            except (RuntimeError, ValueError, IndexError, TypeError):
+                scorer.nll.full_logits = True
         if not scorer.nll.full_logits:
-            tried.unlink(missing_ok=True)
             return
 
 

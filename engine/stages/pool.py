@@ -40,9 +40,10 @@ from engine.nodes import Nodes
 from engine.parallel import peak_memory_bytes, run_all
 from engine.progress import Progress
 from engine.rejects import refuse_rotten
-from engine.rundir import RunDir, patiently
+from engine.rundir import RunDir
 from engine.sheet import Sheet
 from engine.step import REJECTED_FILE, Outcome, Step
+from engine.storage import patiently
 
 NAME = "pool"
 VERSION = 3
@@ -74,17 +75,17 @@ def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES)
     """
     config = step.config.pool
     files = readers.find_files(config.paths)
-    batches = _batches(files, piece_bytes)
+    batches = patiently(partial(_batches, files, piece_bytes))
     if len(batches) == 1:
         nodes = None
     with _parts_folder(step) as folder, for_people(step):
         parts = _read_all(step, nodes, batches, folder)
         num_rows = sum(part.num_rows for part in parts)
-        rejected = pa.concat_tables([part.open_rejected() for part in parts]).combine_chunks()
+        rejected = patiently(lambda: _all_rejected(parts))
         step.commit(REJECTED_FILE, rejected)
         where = step.run.path / step.folder / REJECTED_FILE
         refuse_rotten(config, files, num_rows, rejected, where)
-        shards = _shards(parts, config)
+        shards = patiently(partial(_shards, parts, config))
         written = _write_all(step, nodes, shards)
     _remove_all_but(step, {shard.name for shard in shards})
     reasons = Counter(rejected["reason"].to_pylist())
@@ -101,6 +102,10 @@ def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES)
     )
 
 
+def _all_rejected(parts: list[Part]) -> pa.Table:
+    return pa.concat_tables([part.open_rejected() for part in parts]).combine_chunks()
+
+
 @contextmanager
 def _parts_folder(step: Step) -> Iterator[Path]:
     """A hidden folder for parts, removed in the end, as are those of runs that were killed.
@@ -108,10 +113,14 @@ def _parts_folder(step: Step) -> Iterator[Path]:
     Its name is new each time: tasks of a run that was killed may go on writing for a moment.
     """
     own = step.run.path / step.folder
-    patiently(partial(own.mkdir, parents=True, exist_ok=True))
-    for left in own.glob(".parts-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=".parts-", dir=own))
+
+    def make() -> Path:
+        own.mkdir(parents=True, exist_ok=True)
+        for left in own.glob(".parts-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix=".parts-", dir=own))
+
+    folder = patiently(make)
     try:
         yield folder
     finally:

@@ -1,0 +1,45 @@
+"""Storage that fails: what is waited for, and what only a person can mend."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from engine import heartbeat
+
+PATIENCE_SECONDS, FIRST_PAUSE, LONGEST_PAUSE = 120.0, 0.25, 8.0
+AWAY: Final = (
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT),
+    *(errno.ENOTCONN, errno.EHOSTDOWN, errno.ENODEV),
+)
+"""What a network file system says while its server is away."""
+CLOSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""A disk that is full, or may not be written to."""
+
+T = TypeVar("T")
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Do something with files, again and again while the storage is away.
+
+    Args:
+        action: may begin again after it has failed half-way.
+
+    Raises:
+        OSError: of another kind, or still after `PATIENCE_SECONDS`.
+    """
+    end, pause = 0.0, FIRST_PAUSE
+    while True:
+        try:
+            done = action()
+        except OSError as error:
+            end = end or time.monotonic() + PATIENCE_SECONDS
+            if error.errno not in AWAY or time.monotonic() > end:
+                raise
+        else:
+            heartbeat.beat()  # whoever reads and writes is alive
+            return done
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
