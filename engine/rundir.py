@@ -226,7 +226,7 @@ class RunDir:
         except FileNotFoundError:
             return False
         except (pa.ArrowException, OSError, ValueError) as error:
-            _refuse_disk_errors(error)
+            _refuse_disk_errors(self.path / folder / file, error)
             return False
         return mark.get("fingerprint") == fingerprint
 
@@ -264,7 +264,7 @@ class RunDir:
         except FileNotFoundError:
             raise RunDirError(f"{path} is missing; run the same command again") from None
         except (pa.ArrowException, OSError, ValueError) as error:
-            _refuse_disk_errors(error)
+            _refuse_disk_errors(path, error)
             raise RunDirError(f"{path} is damaged ({error}); delete it and run again") from None
         if mark.get("fingerprint") != fingerprint:
             raise RunDirError(f"{path} was made with other settings; run the same command again")
@@ -303,10 +303,13 @@ class RunDir:
         return digests
 
 
-def _refuse_disk_errors(error: Exception) -> None:
-    """Raise what the system says of a disk; errors without a number come of damaged bytes."""
+def _refuse_disk_errors(path: Path, error: Exception) -> None:
+    """Say what the system says of a disk; errors without a number come of damaged bytes."""
     if isinstance(error, OSError) and error.errno is not None:
-        raise error
+        raise RunDirError(
+            f"{path} cannot be read: {error.strerror or error}\n"
+            "It may well be whole: see to the storage, then run the same command again."
+        ) from None
 
 
 def _sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -470,6 +471,37 @@ def test_a_full_disk_is_not_waited_for(run: RunDir, monkeypatch: pytest.MonkeyPa
     assert pauses == []
     assert (run.path / "b.txt").read_bytes() == b"before"
     assert files(run) == ["b.txt"]
+
+
+@pytest.mark.parametrize("ask", ["is_current", "read_table"])
+def test_a_disk_that_fails_is_not_taken_for_damaged_bytes(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, ask: str
+) -> None:
+    run.commit_table(FOLDER, SHARD, TABLE, "f")
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(rundir.pq, "read_schema", fails)
+    monkeypatch.setattr(rundir.pq, "ParquetFile", fails)
+    with pytest.raises(RunDirError, match=r"part-00000.*cannot be read: Too many open files"):
+        getattr(run, ask)(FOLDER, SHARD, "f")
+
+
+def test_patience_begins_with_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the work took until then."""
+    monkeypatch.setattr(storage, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(storage, "FIRST_PAUSE", 0.0)
+    tried = []
+
+    def slow() -> int:
+        tried.append(1)
+        if len(tried) == 1:
+            time.sleep(0.4)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return len(tried)
+
+    assert storage.patiently(slow) == 2
 
 
 def test_nothing_is_written_through_a_link_that_leads_out(run: RunDir, tmp_path: Path) -> None:
