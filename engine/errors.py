@@ -49,3 +49,7 @@ class WorkerError(PoolscoreError):
 
 class RunDirError(PoolscoreError):
     """The run directory cannot serve this run."""
+
+
+class DamagedError(WorkerError):
+    """A checkpoint's bytes are not what was written; it is of no use to anybody."""

@@ -35,6 +35,8 @@ moves some as well: what Linux knows of a process it says in files."""
 
 _last = time.monotonic()
 _file: Path | None = None
+_unsigned: set[Path] = set()
+"""Work at which no file could be left when it began."""
 
 
 def beat() -> None:
@@ -44,12 +46,13 @@ def beat() -> None:
     if now - _last < SECONDS:
         return
     _last = now
-    if _file is not None:
+    file = _file  # another thread may leave its work in this very moment
+    if file is not None:
         with contextlib.suppress(OSError):  # a file system that stumbles must not stop the work
-            try:
-                os.utime(_file)
-            except FileNotFoundError:  # it stumbled when the work began
-                _sign(_file)
+            if file in _unsigned:
+                _sign(file)
+                _unsigned.discard(file)
+            os.utime(file)
 
 
 def last_beat() -> float:
@@ -67,8 +70,10 @@ def at_work(path: Path) -> Iterator[None]:
     """
     global _file
     stack = None
-    with contextlib.suppress(OSError):  # without signs of life the work is still worth doing
+    _unsigned.add(path)
+    with contextlib.suppress(OSError):  # the first beats may make up for it
         _sign(path)
+        _unsigned.discard(path)
         stack = path.with_suffix(STACK).open("w")
         # Answers even from a process that is stuck inside C code.
         faulthandler.register(signal.SIGUSR1, stack, all_threads=True)
@@ -77,6 +82,7 @@ def at_work(path: Path) -> Iterator[None]:
         yield
     finally:
         _file = None
+        _unsigned.discard(path)
         if stack is not None:
             faulthandler.unregister(signal.SIGUSR1)
             stack.close()

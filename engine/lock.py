@@ -6,10 +6,10 @@ process is gone (same host) or whose heartbeat is old (another host) is taken ov
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from filelock import FileLock
@@ -48,7 +49,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     heart = _Heart(path, owner)
     heart.start()
     try:
-        yield
+        with _taking_interrupts(heart):
+            yield
     except KeyboardInterrupt:
         if heart.thief:
             thief = f"process {heart.thief['pid']} on {heart.thief['host']}"
@@ -87,6 +89,34 @@ def _held(path: Path) -> tuple[dict[str, Any], float]:
         return {}, 0.0
 
 
+@contextlib.contextmanager
+def _taking_interrupts(heart: _Heart) -> Iterator[None]:
+    """Let SIGINT come through when it is the heart's, even where it is ignored."""
+    if not heart.may_interrupt:
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        if heart.thief:
+            raise KeyboardInterrupt
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        heart.stop.set()
+        signal.signal(signal.SIGINT, before)
+
+
+def _main_thread() -> int:
+    main = threading.main_thread().ident
+    assert main is not None
+    return main
+
+
 class _Heart(threading.Thread):
     """Touches the lock every few seconds; interrupts the run when somebody else holds it."""
 
@@ -106,5 +136,5 @@ class _Heart(threading.Thread):
                 elif holder:
                     self.thief = holder
                     if self.may_interrupt:
-                        _thread.interrupt_main()
-                    return
+                        # As Ctrl-C does, and again and again: something may take it for itself.
+                        signal.pthread_kill(_main_thread(), signal.SIGINT)

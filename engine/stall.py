@@ -70,11 +70,15 @@ class _Guard(threading.Thread):
         self.ended, self.lock = threading.Event(), threading.Lock()
         self.seen: dict[Path, tuple[int, float]] = {}
         """Of each file the time that it bears, and when that was first seen."""
-        self.heard = time.monotonic()
+        self.heard = self.looked = time.monotonic()
 
     def run(self) -> None:
         while not self.ended.wait(min(LOOK_SECONDS, self.limit / 4)):
-            looked, stuck = _in_time(lambda: self._look(time.monotonic()), self.limit)
+            try:
+                looked, stuck = _in_time(lambda: self._look(time.monotonic()), self.limit)
+                self.looked = time.monotonic()
+            except Exception:  # noqa: BLE001  once is nothing; for ever is as good as not looking
+                looked, stuck = time.monotonic() - self.looked < self.limit, None
             if not looked:
                 self._leave(self._diagnose(None))
                 return
@@ -199,9 +203,7 @@ def _in_time(find_out: Callable[[], T], seconds: float) -> tuple[bool, T | None]
     try:
         return True, answer.result(seconds)
     except TimeoutError:
-        if answer.done():  # its own
-            raise
-        return False, None
+        return (True, answer.result()) if answer.done() else (False, None)
 
 
 def _found_out(find_out: Callable[[], list[str]]) -> list[str]:

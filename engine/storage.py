@@ -18,6 +18,7 @@ AWAY: Final = (
 CLOSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """A disk that is full, or may not be written to."""
 
+_WAITED: Final = "poolscore_waited"
 T = TypeVar("T")
 
 
@@ -36,7 +37,10 @@ def patiently(action: Callable[[], T]) -> T:
             done = action()
         except OSError as error:
             end = end or time.monotonic() + PATIENCE_SECONDS
-            if error.errno not in AWAY or time.monotonic() > end:
+            if error.errno not in AWAY or getattr(error, _WAITED, False):
+                raise
+            if time.monotonic() > end:
+                setattr(error, _WAITED, True)  # whoever called from inside another `patiently`
                 raise
         else:
             heartbeat.beat()  # whoever reads and writes is alive

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from engine import checkpoints, heartbeat, live, models
 from engine.checkpoints import Checkpoints
-from engine.errors import WorkerError
+from engine.errors import DamagedError, WorkerError
 from engine.step import FINETUNE, STEPS_FILE, Step
 from engine.training import Trainer
 from engine.training_plan import TrainingPlan, plan_of
@@ -57,7 +57,7 @@ def _resume(trainer: Trainer, step: Step) -> int:
         return 1
     try:
         return step.epoch if trainer.load_state(state) else 1
-    except WorkerError as error:
+    except DamagedError as error:
         raise WorkerError(f"{error}\nTrain from the start: --rebuild finetune") from None
 
 

@@ -29,7 +29,7 @@ from torch import nn
 
 from engine import heartbeat, models, schema
 from engine.checkpoints import STEPS_SO_FAR, Checkpoints
-from engine.errors import WorkerError
+from engine.errors import DamagedError, WorkerError
 from engine.maths import batching
 from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
 from engine.storage import patiently
@@ -39,6 +39,9 @@ from engine.zero import deepspeed_config, import_deepspeed, load_no_code
 
 T = TypeVar("T")
 WORLD_FILE = "world.json"
+LATEST_FILE = "latest"
+"""DeepSpeed's own, in each of its checkpoints."""
+SEEN_SECONDS = 60.0
 MAX_RELOAD_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
 """Nats by which the saved model's loss may differ from the trained one's."""
 
@@ -194,7 +197,7 @@ class Trainer:
         try:
             with heartbeat.while_busy():
                 fits = self.load_state(folder)
-        except WorkerError as error:
+        except DamagedError as error:
             # Half loaded, nothing can go on: the next attempt shall find no such checkpoint. It may
             # be the file of any rank that is damaged, and the others do not know.
             shutil.rmtree(folder, ignore_errors=True)
@@ -286,9 +289,10 @@ class Trainer:
                 fits = json.loads((folder / WORLD_FILE).read_text()) == self._world()
         if not self._told_by_rank_0(fits):
             return False
+        _wait_until_seen(folder / LATEST_FILE)
         loaded, _ = self.engine.load_checkpoint(str(folder))
         if loaded is None:  # all the others may have theirs
-            raise WorkerError(f"{folder} is no whole checkpoint; remove it and run again")
+            raise DamagedError(f"{folder} is no whole checkpoint.")
         return True
 
     def _world(self) -> dict[str, Any]:
@@ -298,6 +302,13 @@ class Trainer:
             "zero_stage": self.plan.zero_stage,
             "dtype": self.plan.dtype,
         }
+
+
+def _wait_until_seen(path: Path) -> None:
+    """A network file system may show to one node what another has written only after a while."""
+    end = time.monotonic() + SEEN_SECONDS
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.5)
 
 
 def _seed(*numbers: int) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from typing import Any
 
 import torch
 
-from engine.errors import WorkerError
-from engine.failures import is_storage_error
+from engine.errors import DamagedError
 from engine.training_plan import TrainingPlan
 
 
@@ -51,7 +51,7 @@ def load_no_code(engine: Any) -> None:
     Its files are pickles, and its own loader would run whatever stands in them.
 
     Raises:
-        WorkerError: later, when a checkpoint with anything else is loaded.
+        DamagedError: later, when a checkpoint with anything else is loaded.
     """
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
@@ -65,11 +65,19 @@ def load_no_code(engine: Any) -> None:
             with torch.serialization.safe_globals(plain):
                 return torch.load(path, map_location=map_location, weights_only=True)
         except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, OSError) as error:
-            if is_storage_error(error):
-                raise  # that one may be whole
-            raise WorkerError(
+            if not _is_of_bytes(error):
+                raise
+            raise DamagedError(
                 f"{path} is damaged, or holds more than the numbers of a checkpoint, and is not "
                 "loaded."
             ) from None
 
     engine.checkpoint_engine.load = load
+
+
+def _is_of_bytes(error: Exception) -> bool:
+    """Whether it says that bytes are wrong, and not that a disk or the memory failed."""
+    if isinstance(error, OSError):
+        return error.errno in (None, errno.EINVAL)  # the latter is what a cut archive gives
+    short = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return not short

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -138,11 +139,16 @@ def test_a_run_that_lost_its_lock_stops_and_leaves_the_new_owners_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell script
     taken = pytest.raises(RunDirError, match="taken over by process 1 on node-7")
-    with taken, exclusive(tmp_path):
-        leave_lock(tmp_path, "node-7", 1)  # it slept, and another host took over
-        time.sleep(10)
-        pytest.fail("it goes on beside the other one")
+    try:
+        with taken, exclusive(tmp_path):
+            leave_lock(tmp_path, "node-7", 1)  # it slept, and another host took over
+            time.sleep(60)
+            pytest.fail("it goes on beside the other one")
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert owner_of(tmp_path)["host"] == "node-7"
 
 

@@ -96,6 +96,7 @@ def _errors_for_people(file: PoolFile) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in AWAY:
+            error.filename = error.filename or str(file.path)
             raise  # whoever reads may begin again
         reason = error.strerror or str(error)
         fix = "check that the file is there and may be read"

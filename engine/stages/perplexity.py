@@ -7,6 +7,7 @@ is arithmetic on them. Null for flagged rows.
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine import heartbeat, models, schema
-from engine.actor import Made, Skip
+from engine.actor import DEVICE_LOST, Made, Skip
 from engine.columns import to_ragged
 from engine.config import Config
 from engine.mapping import map_shards
@@ -135,7 +136,9 @@ def _prepare(scorer: Scorer, step: Step) -> None:
         with heartbeat.signed(probe):
             try:
                 scorer.prepare(rows.take(np.arange(first, min(first + PROBE_ROWS, len(rows)))))
-            except (RuntimeError, ValueError, IndexError, TypeError):
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                if DEVICE_LOST in str(error):
+                    os._exit(1)  # its name stays at the probe, which the next worker passes over
                 scorer.nll.full_logits = True
         if not scorer.nll.full_logits:
             return

@@ -66,6 +66,8 @@ def test_an_orphan_goes_on_writing(chaos: Chaos) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     again = chaos.start(run_dir)
+    wait_for(lambda: at_work(run_dir / EMBED), again)
+    assert committed(run_dir, EMBED) < NUM_SHARDS
     command = [sys.executable, "-c", WRITE_AGAIN, str(chaos.whole), str(run_dir), EMBED]
     orphan = subprocess.Popen(command)
     chaos.finish(again, run_dir)
