@@ -39,7 +39,7 @@ def run_all(
     nodes: Nodes | None,
     working: Path,
 ) -> Generator[Result, None, None]:
-    """The function's results, in the order of the arguments; close it to cancel what is running.
+    """The function's results, in the order of the arguments; once closed it starts nothing more.
 
     Args:
         function: may run more than once for an argument, also where the storage was away; what it
@@ -69,8 +69,8 @@ def run_all(
             tasks.extend(islice(started, 1))
             yield result
     finally:
-        for task in tasks:
-            ray.cancel(task.reference)
+        # What is still running is left to end by itself: it is a second's work, and Ray may abort
+        # the driver over the reply of a task that was cancelled (2.60, task_manager.cc).
         shutil.rmtree(working, ignore_errors=True)
 
 

@@ -124,7 +124,7 @@ def _parts_folder(step: Step) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # a task that was cancelled may add a file yet
+        shutil.rmtree(folder, ignore_errors=True)  # a task that runs on may add a file yet
 
 
 def _remove_all_but(step: Step, shards: set[str]) -> None:
