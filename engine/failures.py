@@ -12,6 +12,7 @@ import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeGuard
 
 from engine.errors import PoolscoreError, RunDirError, WorkerError
 from engine.step import Step
@@ -56,7 +57,7 @@ def for_a_person(what: str, error: BaseException, advice: str) -> PoolscoreError
     first = original(error)
     if isinstance(first, PoolscoreError):
         return first
-    if isinstance(first, OSError) and is_storage_error(first):
+    if is_storage_error(first):
         return storage_error(what, first)
     if NO_SPACE in str(first):  # libraries in Rust and C++ have errors of their own for it
         return storage_error(what, OSError(errno.ENOSPC, f"{NO_SPACE} ({type(first).__name__})"))
@@ -77,7 +78,7 @@ def storage_error(what: str, error: OSError) -> RunDirError:
     )
 
 
-def is_storage_error(error: BaseException) -> bool:
+def is_storage_error(error: BaseException) -> TypeGuard[OSError]:
     """Whether it says something of the storage, and not of what is stored there."""
     return isinstance(error, OSError) and error.errno in (*CLOSED, *AWAY)
 

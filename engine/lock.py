@@ -9,21 +9,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from filelock import FileLock
 
 from engine.errors import RunDirError
 from engine.heartbeat import is_gone, this_process
+from engine.interrupts import interrupt_main, taking_interrupts
 from engine.rundir import LOCK
 from engine.storage import PATIENCE_SECONDS
 
@@ -49,7 +48,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     heart = _Heart(path, owner)
     heart.start()
     try:
-        with _taking_interrupts(heart):
+        with heart.taking_interrupts():
             yield
     except KeyboardInterrupt:
         if heart.thief:
@@ -60,7 +59,6 @@ def exclusive(folder: Path) -> Iterator[None]:
             ) from None
         raise
     finally:
-        heart.stop.set()
         heart.join()
         with contextlib.suppress(OSError):  # the run's own error matters more
             if _held(path)[0] == owner:  # a run that slept past its heartbeat has lost the lock
@@ -89,34 +87,6 @@ def _held(path: Path) -> tuple[dict[str, Any], float]:
         return {}, 0.0
 
 
-@contextlib.contextmanager
-def _taking_interrupts(heart: _Heart) -> Iterator[None]:
-    """Let SIGINT come through when it is the heart's, even where it is ignored."""
-    if not heart.may_interrupt:
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        if heart.thief:
-            raise KeyboardInterrupt
-        if callable(before):
-            before(number, frame)
-
-    signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield
-    finally:
-        heart.stop.set()
-        signal.signal(signal.SIGINT, before)
-
-
-def _main_thread() -> int:
-    main = threading.main_thread().ident
-    assert main is not None
-    return main
-
-
 class _Heart(threading.Thread):
     """Touches the lock every few seconds; interrupts the run when somebody else holds it."""
 
@@ -127,6 +97,16 @@ class _Heart(threading.Thread):
         self.thief: dict[str, Any] = {}
         self.may_interrupt = threading.current_thread() is threading.main_thread()
 
+    @contextmanager
+    def taking_interrupts(self) -> Iterator[None]:
+        """Let SIGINT come through when it is this heart's; it stops before the handler goes."""
+        ours = taking_interrupts(lambda: self.thief) if self.may_interrupt else nullcontext()
+        with ours:
+            try:
+                yield
+            finally:
+                self.stop.set()
+
     def run(self) -> None:
         while not self.stop.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(OSError):  # a network file system may stumble; beat on
@@ -136,5 +116,4 @@ class _Heart(threading.Thread):
                 elif holder:
                     self.thief = holder
                     if self.may_interrupt:
-                        # As Ctrl-C does, and again and again: something may take it for itself.
-                        signal.pthread_kill(_main_thread(), signal.SIGINT)
+                        interrupt_main()  # again and again: something may take it for itself

@@ -56,11 +56,10 @@ def run_all(
         yield from (patiently(partial(function, argument)) for argument in arguments)
         return
     shared = ray.put(function)
-    rest = (
-        (argument, working / f"task-{index}{heartbeat.SIGN}")
+    started = (
+        Task(partial(_call.remote, shared, argument, working / f"task-{index}{heartbeat.SIGN}"))
         for index, argument in enumerate(arguments)
     )
-    started = (Task(partial(_call.remote, shared, *each)) for each in rest)
     tasks = deque(islice(started, IN_FLIGHT_PER_CPU * nodes.num_cpus))
     try:
         while tasks:

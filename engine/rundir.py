@@ -37,7 +37,7 @@ from pydantic import BaseModel, ConfigDict
 
 from engine import schema
 from engine.errors import RunDirError
-from engine.storage import patiently
+from engine.storage import is_disk_error, patiently
 
 RECORD = "_stage.json"
 SETTINGS = "run.yaml"
@@ -304,8 +304,7 @@ class RunDir:
 
 
 def _refuse_disk_errors(path: Path, error: Exception) -> None:
-    """Say what the system says of a disk; errors without a number come of damaged bytes."""
-    if isinstance(error, OSError) and error.errno is not None:
+    if is_disk_error(error):
         raise RunDirError(
             f"{path} cannot be read: {error.strerror or error}\n"
             "It may well be whole: see to the storage, then run the same command again."

@@ -16,9 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
 import ray
@@ -26,6 +25,7 @@ from ray.util import placement_group_table
 
 from engine import heartbeat
 from engine.errors import WorkerError
+from engine.interrupts import interrupt_main, taking_interrupts
 from engine.step import Step
 
 T = TypeVar("T")
@@ -91,25 +91,9 @@ class _Guard(threading.Thread):
         with self.lock:
             self.ended.set()
 
-    @contextmanager
-    def taking_interrupts(self) -> Iterator[None]:
-        """Let SIGINT come through when it is this guard's, even where it is ignored."""
-        if not self.may_interrupt:
-            yield
-            return
-        before = signal.getsignal(signal.SIGINT)
-
-        def interrupted(number: int, frame: FrameType | None) -> None:
-            if self.diagnosis:
-                raise KeyboardInterrupt
-            if callable(before):
-                before(number, frame)
-
-        signal.signal(signal.SIGINT, interrupted)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+    def taking_interrupts(self) -> AbstractContextManager[None]:
+        """Let SIGINT come through when it is this guard's."""
+        return taking_interrupts(lambda: self.diagnosis) if self.may_interrupt else nullcontext()
 
     def _look(self, now: float) -> Path | None:
         """The work that is stuck; `folder` where nobody is at work; None where all is well."""
@@ -168,10 +152,7 @@ class _Guard(threading.Thread):
                 sys.stderr.write(f"warning: {diagnosis}\n")
                 return
             self.diagnosis = diagnosis
-            main = threading.main_thread().ident
-            assert main is not None
-            # As Ctrl-C does: it reaches the main thread in whatever that waits for.
-            signal.pthread_kill(main, signal.SIGINT)
+            interrupt_main()
         if not self.ended.wait(FORCE_SECONDS):
             self._leave(diagnosis)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, TypeGuard, TypeVar
 
 from engine import heartbeat
 
@@ -20,6 +20,11 @@ CLOSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQ
 
 _WAITED: Final = "poolscore_waited"
 T = TypeVar("T")
+
+
+def is_disk_error(error: BaseException) -> TypeGuard[OSError]:
+    """Whether the system says it of a disk; errors without a number come of damaged bytes."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def patiently(action: Callable[[], T]) -> T:

@@ -52,9 +52,9 @@ def train(step: Step, device: str, num_threads: int) -> None:
 
 def _resume(trainer: Trainer, step: Step) -> int:
     """The first epoch to train: this one where the state before it can be taken up, else 1."""
-    state = step.run.path / step.proxy_input(FINETUNE, step.epoch - 1) / STATE_FOLDER
     if step.epoch == 1:
         return 1
+    state = step.run.path / step.proxy_input(FINETUNE, step.epoch - 1) / STATE_FOLDER
     try:
         return step.epoch if trainer.load_state(state) else 1
     except DamagedError as error:

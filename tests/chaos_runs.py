@@ -25,6 +25,7 @@ from engine.models import ModelSource
 from engine.rundir import RECORD
 
 NUM_ROWS, SHARD_ROWS = 120, 3
+PROXY = "proxies/proxy"
 SECONDS = 240
 """More than any run here takes; one that takes longer hangs."""
 

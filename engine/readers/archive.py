@@ -13,6 +13,7 @@ from engine import schema
 from engine.errors import BrokenFileError
 from engine.readers.jsonl import BOM, BUFFER_BYTES, bounded, read_jsonl
 from engine.readers.line import Line
+from engine.storage import is_disk_error
 
 UNPACKED_BYTES: Final = 2**28
 MAX_RATIO: Final = 100
@@ -38,7 +39,7 @@ def read_archive(path: Path, codec: str, max_row_bytes: int) -> Iterator[Line]:
         what = f"a pool file is not read: {error}"
         raise BrokenFileError(what, str(path), fix, schema.UNSAFE_FILE, line + 1) from None
     except (EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if is_disk_error(error):
             raise  # the disk's errors, not the archive's
         fix = f"copy or download it again; {codec} --test must pass"
         what = f"a pool file is not whole {codec}: {error}"

@@ -18,6 +18,7 @@ from engine import schema
 from engine.errors import BrokenFileError
 from engine.formats import json_text
 from engine.readers.line import Line, too_large
+from engine.storage import is_disk_error
 
 _BATCH_ROWS: Final = 1024
 
@@ -32,7 +33,7 @@ def read_parquet(path: Path, max_row_bytes: int) -> Iterator[Line]:
             for number, row in enumerate(rows, start=1):
                 yield _parquet_line(number, row, max_row_bytes)
     except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if is_disk_error(error):
             raise  # the disk's errors, not the file's
         reason = str(error).splitlines()[0]
         raise BrokenFileError(

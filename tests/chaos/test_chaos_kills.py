@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_runs import NUM_ROWS, SHARD_ROWS, Chaos, at_work, committed, wait_for
+from chaos_runs import NUM_ROWS, PROXY, SHARD_ROWS, Chaos, at_work, committed, wait_for
 
 from engine.step import EMBED, PERPLEXITY, TOKENS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 SEEDS = range(10)
 NUM_SHARDS = NUM_ROWS // SHARD_ROWS
-PROXY = "proxies/proxy"
 MAPPED = (
     EMBED,
     f"{PROXY}/{TOKENS}",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_runs import SECONDS, Chaos
+from chaos_runs import PROXY, SECONDS, Chaos
 
 from engine.rundir import RECORD
 from engine.step import (
@@ -29,7 +29,6 @@ from engine.step import (
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 FAULTS = Path(__file__).with_name("faults")
-PROXY = "proxies/proxy"
 FOLDERS = (
     POOL,
     EMBED,

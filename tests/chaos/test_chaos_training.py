@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from chaos_runs import NUM_ROWS, Chaos, at_work, wait_for
+from chaos_runs import NUM_ROWS, PROXY, Chaos, at_work, wait_for
 
 from engine.checkpoints import FOLDER as CHECKPOINTS_FOLDER
 from engine.models import load_language_model
@@ -19,7 +19,7 @@ from engine.step import FINETUNE, STEPS_FILE
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 SEEDS = range(3)
 TWO = ("--set", "resources.train_workers=2", "--until", "finetune")
-TRAINED = f"proxies/proxy/{FINETUNE}/epoch-1"
+TRAINED = f"{PROXY}/{FINETUNE}/epoch-1"
 
 
 @pytest.fixture(scope="module")
