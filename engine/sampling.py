@@ -76,7 +76,7 @@ def _open(file: PoolFile) -> tuple[int, Take]:
             return _open_jsonl(file.path)
         if name.endswith(".parquet"):
             return _open_parquet(file.path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         fix = "check that the file is there, whole, and may be read"
         raise PoolError(f"a pool file cannot be read: {error}", str(file.path), fix) from None
     return sum(1 for _ in _lines(file)), lambda wanted: _take_read(file, wanted)

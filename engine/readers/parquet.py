@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import re
-from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine import schema
 from engine.errors import BrokenFileError
 from engine.formats import json_text
+from engine.maths.sharding import shard_bounds
+from engine.readers.archive import MAX_RATIO, UNPACKED_BYTES
 from engine.readers.line import Line, too_large
+from engine.readers.parquet_footer import Footer
 from engine.storage import is_disk_error
 
 _BATCH_ROWS: Final = 1024
+_GROUP_BYTES: Final = 2**26
+"""Text of rows that become Python objects at a time."""
 
 
 def read_parquet(path: Path, max_row_bytes: int) -> Iterator[Line]:
@@ -29,7 +34,7 @@ def read_parquet(path: Path, max_row_bytes: int) -> Iterator[Line]:
     try:
         with open_parquet(path) as table:
             batches = table.iter_batches(batch_size=_BATCH_ROWS)
-            rows = chain.from_iterable(map(_rows, batches))
+            rows = chain.from_iterable(_rows(batch, max_row_bytes) for batch in batches)
             for number, row in enumerate(rows, start=1):
                 yield _parquet_line(number, row, max_row_bytes)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -45,10 +50,11 @@ def read_parquet(path: Path, max_row_bytes: int) -> Iterator[Line]:
         ) from None
 
 
-def _parquet_line(number: int, row: dict[str, Any] | None, max_row_bytes: int) -> Line:
-    if row is None:
-        problem = "a text cell is not valid UTF-8"
-        return Line(number, None, None, schema.INVALID_UTF8, problem)
+def _parquet_line(number: int, row: dict[str, Any] | str, max_row_bytes: int) -> Line:
+    if row == schema.ROW_TOO_LARGE:
+        return too_large(number, max_row_bytes)
+    if isinstance(row, str):
+        return Line(number, None, None, row, "a text cell is not valid UTF-8")
     raw = json_text(row)
     # No text is shorter in UTF-8 than in characters.
     if len(raw) > max_row_bytes or len(raw.encode("utf-8", "replace")) > max_row_bytes:
@@ -56,61 +62,116 @@ def _parquet_line(number: int, row: dict[str, Any] | None, max_row_bytes: int) -
     return Line(number, raw, row, None, None)
 
 
+# ── opening ──────────────────────────────────────────────────────────────────────────────────────
+
+
 @contextmanager
 def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file of plain types.
+    """A Parquet file of plain types, each name once, that unpacks to no more than an archive may.
 
     Extension types bring their own code: some libraries register types that unpickle what the
-    file's schema holds as soon as it is opened. So the schema's bytes are looked at before.
+    file's schema holds as soon as it is opened. So the footer is looked at before.
+
+    Texts come dictionary-encoded, whatever they are in the file: a text that stands there once may
+    be the value of a million rows.
 
     Raises:
-        BrokenFileError: a column has an extension type.
-        pyarrow.ArrowException, OSError: the file is no Parquet.
+        BrokenFileError: it is none of that.
+        ValueError, pyarrow.ArrowException, OSError: the file is no Parquet that can be read.
     """
-    if _names_extension_types(path):
-        raise BrokenFileError(
-            "a pool file is not read: a column has an extension type, which can run code",
-            str(path),
-            "write it again with plain columns (text, numbers, lists, structs)",
-            schema.UNSAFE_FILE,
-            1,
-        )
-    with pa.OSFile(str(path)) as stream, pq.ParquetFile(stream) as table:
-        yield table
+    footer = Footer(path)
+    if footer.may_hold_extension_types:
+        raise _extension_type(path)
+    limit = max(UNPACKED_BYTES, MAX_RATIO * path.stat().st_size)
+    if footer.unpacked_bytes > limit:
+        what = f"a pool file is not read: it unpacks to more than {limit:,} bytes"
+        fix = "look at it, and write it again in smaller files"
+        raise BrokenFileError(what, str(path), fix, schema.UNSAFE_FILE, 1)
+    with pa.OSFile(str(path)) as stream:
+        columns = pq.ParquetFile(stream).schema
+        texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+        with pq.ParquetFile(stream, read_dictionary=texts) as table:
+            _refuse_fields(path, list(table.schema_arrow))
+            yield table
 
 
-_FOOTER_END: Final = 8
-"""Bytes behind Parquet's footer: its length, and PAR1."""
-_ARROW_SCHEMA: Final = re.compile(rb"ARROW:schema.{1,10}?([A-Za-z0-9+/\s]{8,})", re.DOTALL)
-_EXTENSION: Final = b"ARROW:extension:name"
+def _refuse_fields(path: Path, fields: list[pa.Field]) -> None:
+    """Refuse names that come twice beside one another, and extension types, at any depth."""
+    names = [field.name for field in fields]
+    if len(set(names)) < len(names):
+        again = next(name for name in names if names.count(name) > 1)
+        what = f"a pool file is not read: it has several columns {again!r}"
+        fix = "write it again with a name of its own for each column"
+        raise BrokenFileError(what, str(path), fix, schema.DUPLICATE_KEY, 1)
+    for field in fields:
+        if isinstance(field.type, pa.BaseExtensionType):
+            raise _extension_type(path)
+        if pa.types.is_nested(field.type):
+            _refuse_fields(path, [field.type.field(at) for at in range(field.type.num_fields)])
 
 
-def _names_extension_types(path: Path) -> bool:
-    """Whether an Arrow schema in the footer names one; decodes nothing but base64."""
-    with path.open("rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        if size < 2 * _FOOTER_END:
-            return False
-        stream.seek(size - _FOOTER_END)
-        length = int.from_bytes(stream.read(4), "little")
-        stream.seek(max(0, size - _FOOTER_END - length))
-        footer = stream.read(min(length, size))
-    # What stands between key and value may look like base64 too, so each alignment is tried.
-    found = (text.translate(None, b" \t\r\n\x0b\x0c") for text in _ARROW_SCHEMA.findall(footer))
-    schemas = (_unpadded(text[start:]) for text in found for start in range(4))
-    return any(_EXTENSION in each for each in (footer, *schemas))
+def _extension_type(path: Path) -> BrokenFileError:
+    return BrokenFileError(
+        "a pool file is not read: a column has an extension type, which can run code",
+        str(path),
+        "write it again with plain columns (text, numbers, lists, structs)",
+        schema.UNSAFE_FILE,
+        1,
+    )
 
 
-def _unpadded(text: bytes) -> bytes:
-    """Base64 up to the last group of four characters."""
-    return b64decode(text[: len(text) // 4 * 4])
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _rows(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
-    """The batch's rows; None where text is not UTF-8, which Parquet's writers need not check."""
+def _rows(batch: pa.RecordBatch, max_row_bytes: int) -> Iterator[dict[str, Any] | str]:
+    """The batch's rows; in the place of one that is too large, or whose text is not UTF-8 (which
+    Parquet's writers need not check), the reason.
+    """
+    sizes = _text_bytes(batch.to_struct_array())
+    for start, stop in pairwise(shard_bounds(sizes, _BATCH_ROWS, _GROUP_BYTES)):
+        group = batch.slice(start, stop - start)
+        rows = _objects(group) if sizes[start:stop].max() <= max_row_bytes else None
+        if rows is not None:
+            yield from rows
+            continue
+        for at, size in enumerate(sizes[start:stop].tolist()):
+            if size > max_row_bytes:
+                yield schema.ROW_TOO_LARGE
+            else:
+                yield (_objects(group.slice(at, 1)) or [schema.INVALID_UTF8])[0]
+
+
+def _objects(batch: pa.RecordBatch) -> list[dict[str, Any]] | None:
+    """The rows; None where a text is not UTF-8."""
     try:
         return batch.to_pylist()
     except UnicodeDecodeError:
-        if batch.num_rows == 1:
-            return [None]
-        return [row for at in range(batch.num_rows) for row in _rows(batch.slice(at, 1))]
+        return None
+
+
+def _text_bytes(array: pa.Array) -> npt.NDArray[np.int64]:
+    """int64[n]: bytes of all texts in each row, less than which no JSON of it takes."""
+    kind = array.type
+    if pa.types.is_dictionary(kind) and _is_text(kind.value_type):
+        lengths = pc.call_function("binary_length", [array.dictionary]).take(array.indices)
+        return np.asarray(lengths.fill_null(0)).astype(np.int64)
+    if pa.types.is_struct(kind):
+        return _total([_text_bytes(part) for part in array.flatten()], len(array))
+    if pa.types.is_map(kind):
+        inside = _total([_text_bytes(array.keys), _text_bytes(array.items)], len(array.keys))
+        before = np.concatenate([[0], np.cumsum(inside)])
+        return np.diff(before[np.asarray(array.offsets)])
+    if pa.types.is_nested(kind):
+        inside = _text_bytes(pc.call_function("list_flatten", [array]))
+        parents = np.asarray(pc.call_function("list_parent_indices", [array]))
+        return np.bincount(parents, inside, len(array)).astype(np.int64)
+    return np.zeros(len(array), dtype=np.int64)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    texts = pa.string(), pa.large_string(), pa.binary(), pa.large_binary()
+    return kind in texts
+
+
+def _total(parts: list[npt.NDArray[np.int64]], num: int) -> npt.NDArray[np.int64]:
+    return sum(parts, start=np.zeros(num, dtype=np.int64))

@@ -16,28 +16,24 @@ import hashlib
 import shutil
 import tempfile
 import uuid
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate, chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from engine import formats, heartbeat, readers, schema
-from engine.columns import id_bits
 from engine.config import Config, PoolConfig
 from engine.errors import BrokenFileError
 from engine.failures import for_people
 from engine.nodes import Nodes
 from engine.parallel import peak_memory_bytes, run_all
+from engine.parts import Part, Shard, shards_of
 from engine.progress import Progress
 from engine.rejects import refuse_rotten
 from engine.rundir import RunDir
@@ -46,7 +42,7 @@ from engine.step import REJECTED_FILE, Outcome, Step
 from engine.storage import patiently
 
 NAME = "pool"
-VERSION = 3
+VERSION = 4
 
 # What a row is before the rows ahead of it are known: no `row`, `line` within the piece, no flag
 # `duplicate`.
@@ -85,7 +81,7 @@ def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES)
         step.commit(REJECTED_FILE, rejected)
         where = step.run.path / step.folder / REJECTED_FILE
         refuse_rotten(config, files, num_rows, rejected, where)
-        shards = patiently(partial(_shards, parts, config))
+        shards = patiently(partial(shards_of, parts, config))
         written = _write_all(step, nodes, shards)
     _remove_all_but(step, {shard.name for shard in shards})
     reasons = Counter(rejected["reason"].to_pylist())
@@ -134,34 +130,6 @@ def _remove_all_but(step: Step, shards: set[str]) -> None:
 
 
 # ── first pass: pieces to parts ──────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one process has read: its rows and rejects, each in an Arrow file."""
-
-    rows: Path
-    rejected: Path
-    num_rows: int
-    num_lines: int
-    """Lines of the last piece that was read."""
-    peak_memory_bytes: int
-    lines_before: int = 0
-    """Lines of the file before this part."""
-
-    def open_rows(self) -> pa.Table:
-        """`schema.POOL` without `row`, mapped into memory."""
-        return self._open(self.rows)
-
-    def open_rejected(self) -> pa.Table:
-        """`schema.REJECTED`."""
-        return self._open(self.rejected)
-
-    def _open(self, path: Path) -> pa.Table:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        line = pa.array(np.asarray(table["line"]) + self.lines_before)
-        place = table.schema.get_field_index("line")
-        return table.set_column(place, table.schema.field("line"), line)
 
 
 def _batches(files: Sequence[readers.PoolFile], piece_bytes: int) -> list[list[readers.Piece]]:
@@ -255,71 +223,6 @@ def _source(row: Mapping[str, Any], file: readers.PoolFile, field: str | None) -
     if value is None:
         return file.name.rsplit("/", 1)[-1].split(".", 1)[0]
     return str(value).encode("utf-8", "replace").decode()  # a lone surrogate fits no column
-
-
-# ── between: what depends on the rows before ─────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One shard, said in rows of parts."""
-
-    name: str
-    first_row: int
-    slices: list[tuple[Part, int, int]]
-    """Part, the first of its rows that are meant, and their number."""
-    is_duplicate: npt.NDArray[np.bool_]
-
-
-def _shards(parts: list[Part], config: PoolConfig) -> list[Shard]:
-    ids: list[npt.NDArray[np.uint64]] = []
-    sizes: list[npt.NDArray[np.int64]] = []
-    for table in map(Part.open_rows, parts):
-        ids.append(id_bits(table["id"]))
-        sizes.append(np.asarray(pc.call_function("binary_length", [table["raw"]])))
-    again = duplicates(np.concatenate(ids))
-    every = np.concatenate(sizes)
-    bounds = shard_bounds(every, config.rows_per_shard(len(every)), config.shard_bytes)
-    return [
-        Shard(f"part-{index:05d}.parquet", start, slices, again[start:stop])
-        for index, ((start, stop), slices) in enumerate(
-            zip(pairwise(bounds), _slices(parts, bounds), strict=True)
-        )
-    ]
-
-
-def duplicates(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """bool[n]: whether an earlier row has the same id, of uint64[n, 2]."""
-    order = np.lexsort(ids.T)  # stable: equal ids stay in the order of rows
-    again = np.zeros(len(ids), dtype=np.bool_)
-    again[order[1:]] = (ids[order[1:]] == ids[order[:-1]]).all(axis=1)
-    return again
-
-
-def shard_bounds(sizes: npt.NDArray[np.int64], max_rows: int, max_bytes: int) -> list[int]:
-    """Where shards begin and the last one ends, given each row's bytes, int64[n].
-
-    A shard ends with its `max_rows`th row, or the one with which it reaches `max_bytes`.
-    """
-    total = np.cumsum(sizes)
-    bounds = [0]
-    while bounds[-1] < len(sizes):
-        start = bounds[-1]
-        before = total[start] - sizes[start]
-        by_bytes = int(np.searchsorted(total, before + max_bytes)) + 1
-        bounds.append(min(start + max_rows, by_bytes, len(sizes)))
-    return bounds
-
-
-def _slices(parts: list[Part], bounds: list[int]) -> list[list[tuple[Part, int, int]]]:
-    """Which rows of which parts each shard holds: a slice ends where a part or a shard does."""
-    starts = list(accumulate((part.num_rows for part in parts), initial=0))
-    slices: list[list[tuple[Part, int, int]]] = [[] for _ in bounds[1:]]
-    for start, stop in pairwise(sorted({*starts, *bounds})):
-        place = bisect_right(starts, start) - 1
-        shard = slices[bisect_right(bounds, start) - 1]
-        shard.append((parts[place], start - starts[place], stop - start))
-    return slices
 
 
 # ── second pass: parts to shards ─────────────────────────────────────────────────────────────────
