@@ -87,7 +87,7 @@ class ShardActor:
     def _load(
         self, make_worker: Callable[..., Worker], settings: dict[str, Any]
     ) -> Worker | PoolscoreError:
-        loading = self.working / f"loading-{os.getpid()}{heartbeat.SIGN}"
+        loading = heartbeat.own_sign(self.working / "loading")
         try:
             with heartbeat.at_work(loading), heartbeat.while_busy():
                 return make_worker(**settings)

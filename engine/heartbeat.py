@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ SECONDS = 1.0
 BUSY_SECONDS, BUSY_SHARE, BUSY_BYTES = 2.0, 0.02, 64 * 2**10
 """A process counts as busy that takes a fiftieth of a core, or moves so many bytes a time. To look
 moves some as well: what Linux knows of a process it says in files."""
+BOOT, PIDS = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 
 _last = time.monotonic()
 _file: Path | None = None
@@ -92,7 +94,7 @@ def at_work(path: Path) -> Iterator[None]:
 @contextmanager
 def signed(work: Path) -> Iterator[None]:
     """Leave this process's name at a piece of work, so that others see what it died over."""
-    path = work.with_name(f"{work.name}-{socket.gethostname()}-{os.getpid()}{SIGN}")
+    path = own_sign(work)
     with contextlib.suppress(OSError):
         _sign(path)
     try:
@@ -101,8 +103,13 @@ def signed(work: Path) -> Iterator[None]:
         remove(path)
 
 
+def own_sign(work: Path) -> Path:
+    """A new file for a sign at work that other processes may be at as well."""
+    return work.with_name(f"{work.name}-{uuid.uuid4().hex[:12]}{SIGN}")
+
+
 def has_killed(work: Path) -> bool:
-    """Whether a process of this host that had `signed` it is gone."""
+    """Whether a process that had `signed` it, and that can be seen from here, is gone."""
     return any(is_gone(owner(path)) for path in work.parent.glob(f"{work.name}-*{SIGN}"))
 
 
@@ -119,28 +126,41 @@ def remove(path: Path) -> None:
 
 
 def this_process() -> dict[str, Any]:
-    """Host, process and the process's start, by which others can tell whether it still lives."""
+    """Who this is, so that others can tell whether it still lives."""
     started = psutil.Process().create_time()
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+    return {**_place(), "pid": os.getpid(), "started": started}
+
+
+def _place() -> dict[str, str]:
+    """Where a process's number means something; machines and containers may share a host's name."""
+    namespace = ""
+    with contextlib.suppress(OSError):  # Linux only
+        namespace = f"{BOOT.read_text().strip()} {PIDS.readlink()}"
+    return {"host": socket.gethostname(), "namespace": namespace}
 
 
 def owner(path: Path) -> dict[str, Any]:
-    """Host, process and the process's start of who is `at_work`; empty where it cannot be told."""
+    """Who is `at_work`, as `this_process` gave it there; empty where it cannot be told."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
 
 
+def can_be_seen(owner: dict[str, Any]) -> bool:
+    """Whether its process is on this machine, in the same container, since the last boot."""
+    return all(owner.get(name) == value for name, value in _place().items())
+
+
 def is_gone(owner: dict[str, Any], trusts_start: bool = True) -> bool:
-    """Whether that process of this host has ended; of other hosts nothing is known.
+    """Whether that process has ended; of one that cannot be seen from here nothing is known.
 
     Args:
         owner: as `this_process` gave it.
         trusts_start: another start time means another process. It moves with the system's clock,
             so a fresh sign of life says more.
     """
-    if owner.get("host") != socket.gethostname():
+    if not can_be_seen(owner):
         return False
     pid = int(owner["pid"])
     try:
@@ -152,8 +172,7 @@ def is_gone(owner: dict[str, Any], trusts_start: bool = True) -> bool:
         return True
     except psutil.Error:
         return False
-    # In a container that was started again, this process may have the dead one's number.
-    trusts_start |= pid == os.getpid()
+    trusts_start |= pid == os.getpid()  # which is not this process, but one before it
     return trusts_start and abs(started - owner.get("started", started)) > 1.0
 
 

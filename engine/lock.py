@@ -1,7 +1,9 @@
 """One writer per run directory: a lock file with a heartbeat.
 
-The lock names the run, the host and the process and is touched every few seconds. A lock whose
-process is gone (same host) or whose heartbeat is old (another host) is taken over.
+The lock names the run, the host and the process and is touched every few seconds. A lock is taken
+over whose process is seen to be gone, or whose heartbeat is old (another host). One of a host of
+this name whose processes cannot be seen, as in a container beside this one or in this one before it
+was started again, is watched for a few heartbeats.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 from filelock import FileLock
 
 from engine.errors import RunDirError
-from engine.heartbeat import is_gone, this_process
+from engine.heartbeat import can_be_seen, is_gone, this_process
 from engine.interrupts import interrupt_main, taking_interrupts
 from engine.rundir import LOCK
 from engine.storage import PATIENCE_SECONDS
@@ -30,6 +32,8 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = PATIENCE_SECONDS + 60.0
 """Age of another host's heartbeat at which its run counts as dead: more than a run waits for
 storage that is away."""
+MISSED_HEARTBEATS = 3
+"""After which a run counts as dead that is watched."""
 
 
 @contextmanager
@@ -37,12 +41,16 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold the run directory for the length of a ``with`` block.
 
     Raises:
-        RunDirError: another live run holds it, or took it over from this one, which stops then.
+        RunDirError: another live run holds it, or took it over from this one, which stops then;
+            or the lock is a link, which would be written through.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
+    path, guard = folder / LOCK, folder / f"{LOCK}.guard"
+    for file in (path, guard):
+        if file.is_symlink():
+            raise RunDirError(f"{file} is a link, to {file.resolve()}.\nRemove it.")
     owner = {"run": uuid.uuid4().hex, **this_process()}
-    with FileLock(f"{path}.guard"):  # look and take in one breath
+    with FileLock(guard):  # look and take in one breath
         _refuse_if_held(path)
         path.write_text(json.dumps(owner))
     heart = _Heart(path, owner)
@@ -69,14 +77,38 @@ def _refuse_if_held(path: Path) -> None:
     owner, age = _held(path)
     if not owner:
         return
-    here = owner.get("host") == socket.gethostname()
-    fresh = age < STALE_SECONDS
-    alive = not is_gone(owner, trusts_start=not fresh) if here else fresh
-    if alive:
+    if _lives(path, owner, age):
         raise RunDirError(
             f"{path.parent} is in use by another run: process {owner['pid']} on {owner['host']}, "
             f"heartbeat {age:.0f} s ago.\nWait for it to end, or give this run its own --run-dir."
         )
+
+
+def _lives(path: Path, owner: dict[str, Any], age: float) -> bool:
+    fresh = age < STALE_SECONDS
+    if can_be_seen(owner):
+        return not is_gone(owner, trusts_start=not fresh)
+    if owner.get("host") == socket.gethostname():
+        return fresh and _beats(path)
+    return fresh
+
+
+def _beats(path: Path) -> bool:
+    """Whether somebody touches the lock while it is watched; nobody does where it goes away."""
+    end = time.monotonic() + MISSED_HEARTBEATS * HEARTBEAT_SECONDS
+    with contextlib.suppress(FileNotFoundError):
+        before = _touched(path)
+        while time.monotonic() < end:
+            time.sleep(HEARTBEAT_SECONDS / 10)
+            if _touched(path) != before:
+                return True
+    return False
+
+
+def _touched(path: Path) -> int:
+    """Its time in nanoseconds; of a file not opened a network file system may tell an old one."""
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_mtime_ns
 
 
 def _held(path: Path) -> tuple[dict[str, Any], float]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -200,7 +199,7 @@ def _at_work(path: Path) -> list[str]:
     if not owner:
         return [f"  where: {path.stem}"]
     where = f"  where: {path.stem}, process {owner['pid']} on {owner['host']}"
-    if owner["host"] != socket.gethostname():
+    if not heartbeat.can_be_seen(owner):
         return [where]
     if heartbeat.is_gone(owner):
         return [where, "  what:  that process is gone, and nobody took up its work"]

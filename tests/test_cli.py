@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import cli, pipeline, rundir
+from engine import cli, heartbeat, pipeline, rundir
 
 Run = Callable[..., tuple[int, str]]
 TOLERANT = ("--max-reject-fraction", "0.1")
@@ -150,7 +150,8 @@ class TestErrors:
     def test_a_directory_in_use(self, poolscore: Run, pool_file: Path, tmp_path: Path) -> None:
         run_dir = tmp_path / "r"
         run_dir.mkdir()
-        lock = {"run": "x", "host": os.uname().nodename, "pid": os.getppid()}
+        lock = {**heartbeat.this_process(), "run": "x", "pid": os.getppid()}
+        del lock["started"]
         (run_dir / rundir.LOCK).write_text(json.dumps(lock))
         result = poolscore("run", pool_file, "--run-dir", run_dir)
         check(result, "in use by another run", str(os.getppid()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -47,3 +48,18 @@ def test_a_beat_that_could_not_be_begun_is_made_up_for(
         closed.unlink()
         heartbeat.beat()
         assert heartbeat.owner(closed / "k-means.beat")["pid"] == os.getpid()
+
+
+def test_what_cannot_be_seen_counts_as_alive(tmp_path: Path) -> None:
+    """A process of another container, whose number is free or another's here."""
+    sign = tmp_path / "probe-0-x.sign"
+    sign.write_text(json.dumps({**heartbeat.this_process(), "pid": 2**22, "namespace": "other"}))
+    assert not heartbeat.can_be_seen(heartbeat.owner(sign))
+    assert not heartbeat.has_killed(tmp_path / "probe-0")
+
+
+def test_two_processes_with_one_number_sign_beside_one_another(tmp_path: Path) -> None:
+    work = tmp_path / "probe-0"
+    with heartbeat.signed(work), heartbeat.signed(work):  # as two containers would
+        assert len(list(tmp_path.iterdir())) == 2
+    assert not list(tmp_path.iterdir())

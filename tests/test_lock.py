@@ -9,13 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from engine import lock
+from engine import heartbeat, lock
 from engine.errors import RunDirError
 from engine.lock import exclusive
 from engine.rundir import LOCK
@@ -23,10 +24,14 @@ from engine.rundir import LOCK
 HERE = socket.gethostname()
 
 
-def leave_lock(folder: Path, host: str, pid: int, age: float = 0.0) -> Path:
+def leave_lock(
+    folder: Path, host: str, pid: int, age: float = 0.0, namespace: str | None = None
+) -> Path:
     """A lock as another run would have left it, its last heartbeat `age` seconds ago."""
     path = folder / LOCK
-    path.write_text(json.dumps({"run": "other", "host": host, "pid": pid}))
+    owner = {**heartbeat.this_process(), "run": "other", "host": host, "pid": pid}
+    del owner["started"]
+    path.write_text(json.dumps(owner | ({"namespace": namespace} if namespace else {})))
     beat = time.time() - age
     os.utime(path, (beat, beat))
     return path
@@ -113,6 +118,40 @@ def test_a_lock_of_another_host_without_heartbeat_is_taken_over(tmp_path: Path) 
     leave_lock(tmp_path, "node-7", os.getpid(), age=lock.STALE_SECONDS + 1)
     with exclusive(tmp_path):
         assert owner_of(tmp_path)["host"] == HERE
+
+
+def test_a_run_in_another_container_of_this_host_keeps_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes cannot be seen from here, and one there may well have this one's number."""
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.2)
+    path = leave_lock(tmp_path, HERE, os.getpid(), namespace="other")
+    beat = threading.Timer(0.1, os.utime, (path,))
+    beat.start()
+    with pytest.raises(RunDirError, match=f"process {os.getpid()} on"), exclusive(tmp_path):
+        pytest.fail("taken from a living run")
+    beat.join()
+
+
+def test_the_lock_of_a_container_that_is_gone_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was started again, or the machine was: no need to wait until its heartbeat is old."""
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.1)
+    leave_lock(tmp_path, HERE, os.getpid(), namespace="other")
+    with exclusive(tmp_path):
+        assert owner_of(tmp_path)["namespace"] == heartbeat.this_process()["namespace"]
+
+
+@pytest.mark.parametrize("name", [LOCK, f"{LOCK}.guard"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    outside, folder = tmp_path / "precious.txt", tmp_path / "run"
+    outside.write_text("mine")
+    folder.mkdir()
+    (folder / name).symlink_to(outside)
+    with pytest.raises(RunDirError, match="is a link"), exclusive(folder):
+        pytest.fail("the lock was taken")
+    assert outside.read_text() == "mine"
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"run": "a", "host"'])
