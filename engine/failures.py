@@ -12,11 +12,10 @@ import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeGuard
 
 from engine.errors import PoolscoreError, RunDirError, WorkerError
 from engine.step import Step
-from engine.storage import AWAY, CLOSED
+from engine.storage import CLOSED, is_storage_error
 
 STORY_FILE = "error.log"
 LAST_LINES = 6
@@ -53,7 +52,21 @@ def for_people(step: Step) -> Iterator[None]:
 
 
 def for_a_person(what: str, error: BaseException, advice: str) -> PoolscoreError:
-    """One of ours that Ray has wrapped, as it was; else what the disk or the last lines say."""
+    """What is `understood` of an error; else its last lines and the advice."""
+    understood_as = understood(what, error)
+    if understood_as is not None:
+        return understood_as
+    first = original(error)
+    lines = [line for line in str(first).strip().splitlines() if line.strip()]
+    return WorkerError(
+        f"{what} failed on a worker: {type(first).__name__}\n"
+        + "".join(f"  {line}\n" for line in lines[-LAST_LINES:])
+        + advice
+    )
+
+
+def understood(what: str, error: BaseException) -> PoolscoreError | None:
+    """One of ours that Ray has wrapped, as it was, or what the storage says; None for all else."""
     first = original(error)
     if isinstance(first, PoolscoreError):
         return first
@@ -61,12 +74,7 @@ def for_a_person(what: str, error: BaseException, advice: str) -> PoolscoreError
         return storage_error(what, first)
     if NO_SPACE in str(first):  # libraries in Rust and C++ have errors of their own for it
         return storage_error(what, OSError(errno.ENOSPC, f"{NO_SPACE} ({type(first).__name__})"))
-    lines = [line for line in str(first).strip().splitlines() if line.strip()]
-    return WorkerError(
-        f"{what} failed on a worker: {type(first).__name__}\n"
-        + "".join(f"  {line}\n" for line in lines[-LAST_LINES:])
-        + advice
-    )
+    return None
 
 
 def storage_error(what: str, error: OSError) -> RunDirError:
@@ -76,11 +84,6 @@ def storage_error(what: str, error: OSError) -> RunDirError:
     return RunDirError(
         f"{what}: {reason}\n{advice}; finished shards are kept, and the same command goes on."
     )
-
-
-def is_storage_error(error: BaseException) -> TypeGuard[OSError]:
-    """Whether it says something of the storage, and not of what is stored there."""
-    return isinstance(error, OSError) and error.errno in (*CLOSED, *AWAY)
 
 
 def original(error: BaseException) -> BaseException:

@@ -19,7 +19,7 @@ from typing import Any
 from engine import __version__, heartbeat, models, nodes, rundir
 from engine.config import STAGE_NAMES, Config
 from engine.errors import ConfigError, PoolscoreError, RunDirError
-from engine.failures import STORY_FILE, is_storage_error, storage_error
+from engine.failures import STORY_FILE, storage_error
 from engine.lock import exclusive
 from engine.progress import duration
 from engine.provenance import commit, versions
@@ -43,6 +43,7 @@ from engine.step import (
     proxy_folder,
     refuse_drift,
 )
+from engine.storage import is_storage_error
 
 STAGES = (pool, embed, cluster, tokens, perplexity, finetune, score, select, report)
 
@@ -156,7 +157,7 @@ def run(
             target.refuse_links(f"{folder}/any")
             target.clear(folder)
         for folder in (".", proxy_folder(resolved)):
-            target.commit(f"{folder}/{rundir.SETTINGS}", resolved.to_yaml().encode())
+            target.commit_changed(f"{folder}/{rundir.SETTINGS}", resolved.to_yaml().encode())
         say(_headline(resolved, cluster_nodes))
         for number, step in enumerate(steps[:last], start=1):
             head = f"[{number}/{len(steps)}] {step.label:<19}"

@@ -108,6 +108,15 @@ class RunDir:
         """Put `data` under `name`, whole or not at all, replacing what was there."""
         self.commit_made(name, lambda temporary: temporary.write_bytes(data))
 
+    def commit_changed(self, name: str, data: bytes) -> None:
+        """`commit`, but a file that holds this already is left alone."""
+        try:
+            if patiently((self.path / name).read_bytes) == data:
+                return
+        except FileNotFoundError:
+            pass
+        self.commit(name, data)
+
     def commit_made(self, name: str, write: Callable[[Path], object]) -> None:
         """Let `write` make a file, and put it under `name`, whole or not at all.
 
@@ -273,7 +282,7 @@ class RunDir:
     # ── hashing inputs ───────────────────────────────────────────────────────────────────────────
 
     def hash_files(self, paths: Mapping[str, Path]) -> dict[str, str]:
-        """SHA-256 of files by name; remembered per path, size and time, so a rerun is instant.
+        """SHA-256 of files by name; remembered per path, size and times, so a rerun is instant.
 
         Raises:
             RunDirError: a file is gone or unreadable.
@@ -288,7 +297,9 @@ class RunDir:
         for name, path in paths.items():
             try:
                 status = patiently(path.stat)
-                key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+                # The last of them nobody can set back, as copying tools do with the one before.
+                times = f"{status.st_mtime_ns}|{status.st_ctime_ns}"
+                key = f"{path.resolve()}|{status.st_size}|{times}"
                 if key not in cache:
                     cache[key] = patiently(partial(_sha256, path))
             except OSError as error:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from engine.config import Config
 from engine.errors import RunDirError
 from engine.rundir import Record, RunDir
+from engine.threads import in_order
 
 POOL = "1-pool"
 EMBED = "2-embed"
@@ -107,8 +108,15 @@ def proxy_folder(config: Config) -> str:
 
 
 def is_whole(step: Step, record: Record) -> bool:
-    """Whether the stage's record fits the settings and every file that it lists is there."""
-    return record.fingerprint == step.fingerprint and set(record.files) <= set(step.files())
+    """Whether the stage's record fits the settings, every file that it lists is there, and every
+    shard is of these settings: what outlives a killed run may write over those of the next one.
+    """
+    if record.fingerprint != step.fingerprint or not set(record.files) <= set(step.files()):
+        return False
+    shards = step.run.shards(step.folder)
+    return all(
+        in_order(lambda shard: step.run.is_current(step.folder, shard, step.fingerprint), shards)
+    )
 
 
 def refuse_drift(*steps: Step) -> list[bool]:

@@ -27,6 +27,16 @@ def is_disk_error(error: BaseException) -> TypeGuard[OSError]:
     return isinstance(error, OSError) and error.errno is not None
 
 
+def is_storage_error(error: BaseException) -> TypeGuard[OSError]:
+    """Whether it says of the storage what time or a person can mend."""
+    return isinstance(error, OSError) and error.errno in (*CLOSED, *AWAY)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether time alone may mend it."""
+    return isinstance(error, OSError) and error.errno in AWAY
+
+
 def patiently(action: Callable[[], T]) -> T:
     """Do something with files, again and again while the storage is away.
 
@@ -42,7 +52,7 @@ def patiently(action: Callable[[], T]) -> T:
             done = action()
         except OSError as error:
             end = end or time.monotonic() + PATIENCE_SECONDS
-            if error.errno not in AWAY or getattr(error, _WAITED, False):
+            if not is_away(error) or getattr(error, _WAITED, False):
                 raise
             if time.monotonic() > end:
                 setattr(error, _WAITED, True)  # whoever called from inside another `patiently`

@@ -14,6 +14,7 @@ from engine.step import FINETUNE, STEPS_FILE, Step
 from engine.training import Trainer
 from engine.training_plan import TrainingPlan, plan_of
 from engine.training_rows import load_rows
+from engine.training_state import load_state, save_state
 
 STATE_FOLDER = "state"
 """In the folder of an epoch: what the next one starts from."""
@@ -43,7 +44,7 @@ def train(step: Step, device: str, num_threads: int) -> None:
         saved = folder / ".saved"
         trainer.save(saved)
         if step.epoch < config.finetune.num_epochs:
-            trainer.save_state(folder / STATE_FOLDER)
+            save_state(trainer.engine, trainer.plan, folder / STATE_FOLDER)
     if steps is not None:  # rank 0
         models.load_tokenizer(models.proxy_source(config)).save_pretrained(saved)
         _commit(step, saved, steps, trainer.plan)
@@ -56,7 +57,7 @@ def _resume(trainer: Trainer, step: Step) -> int:
         return 1
     state = step.run.path / step.proxy_input(FINETUNE, step.epoch - 1) / STATE_FOLDER
     try:
-        return step.epoch if trainer.load_state(state) else 1
+        return step.epoch if load_state(trainer.engine, trainer.plan, state) else 1
     except DamagedError as error:
         raise WorkerError(f"{error}\nTrain from the start: --rebuild finetune") from None
 

@@ -7,8 +7,6 @@ micro-batches only regroup the rows inside a step.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
 import shutil
@@ -17,7 +15,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,13 +33,9 @@ from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
 from engine.storage import patiently
 from engine.training_plan import TrainingPlan, fit_to_memory
 from engine.training_rows import TrainingRows
+from engine.training_state import load_state, save_state, told_by_rank_0
 from engine.zero import deepspeed_config, import_deepspeed, load_no_code
 
-T = TypeVar("T")
-WORLD_FILE = "world.json"
-LATEST_FILE = "latest"
-"""DeepSpeed's own, in each of its checkpoints."""
-SEEN_SECONDS = 60.0
 MAX_RELOAD_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
 """Nats by which the saved model's loss may differ from the trained one's."""
 
@@ -191,12 +185,12 @@ class Trainer:
     def _taken_up(self, checkpoints: Checkpoints | None) -> pa.Table | None:
         """The steps before the last checkpoint, whose state is loaded; None to begin anew."""
         folder = checkpoints.last() if checkpoints is not None and self.rank == 0 else None
-        folder = self._told_by_rank_0(folder)
+        folder = told_by_rank_0(folder)
         if folder is None:
             return None
         try:
             with heartbeat.while_busy():
-                fits = self.load_state(folder)
+                fits = load_state(self.engine, self.plan, folder)
         except DamagedError as error:
             # Half loaded, nothing can go on: the next attempt shall find no such checkpoint. It may
             # be the file of any rank that is damaged, and the others do not know.
@@ -208,12 +202,6 @@ class Trainer:
             return None
         return patiently(lambda: pq.read_table(folder / STEPS_SO_FAR)).cast(schema.STEPS)
 
-    def _told_by_rank_0(self, said: T) -> T:
-        """What rank 0 says: to each worker a shared folder may look different for a moment."""
-        told = [said]
-        dist.broadcast_object_list(told)
-        return told[0]
-
     def _keep(self, checkpoints: Checkpoints, num_steps: int, table: pa.Table | None) -> None:
         """Write a checkpoint, whole or not at all; all ranks call this."""
         with heartbeat.while_busy():
@@ -221,7 +209,7 @@ class Trainer:
             if self.rank == 0:
                 checkpoints.sweep()
             dist.barrier()
-            self.save_state(temporary)
+            save_state(self.engine, self.plan, temporary)
             if table is not None:
                 pq.write_table(table, temporary / STEPS_SO_FAR)
                 checkpoints.publish(temporary)
@@ -273,42 +261,6 @@ class Trainer:
         persistent = self.model.state_dict().keys()
         buffers = {n: b for n, b in self.model.named_buffers() if n in persistent}
         return {**state, **{n: b.detach().cpu().clone() for n, b in buffers.items()}}
-
-    def save_state(self, folder: Path) -> None:
-        """Keep what the next epoch starts from (optimizer and schedule); all ranks call this."""
-        self.engine.save_checkpoint(str(folder))
-        if self.rank == 0:
-            (folder / WORLD_FILE).write_text(json.dumps(self._world()))
-        dist.barrier()
-
-    def load_state(self, folder: Path) -> bool:
-        """Go on from `save_state`; False where another world left it, whose shards do not fit."""
-        fits = False
-        if self.rank == 0:
-            with contextlib.suppress(FileNotFoundError):
-                fits = json.loads((folder / WORLD_FILE).read_text()) == self._world()
-        if not self._told_by_rank_0(fits):
-            return False
-        _wait_until_seen(folder / LATEST_FILE)
-        loaded, _ = self.engine.load_checkpoint(str(folder))
-        if loaded is None:  # all the others may have theirs
-            raise DamagedError(f"{folder} is no whole checkpoint.")
-        return True
-
-    def _world(self) -> dict[str, Any]:
-        """What a DeepSpeed checkpoint is bound to."""
-        return {
-            "world_size": self.world_size,
-            "zero_stage": self.plan.zero_stage,
-            "dtype": self.plan.dtype,
-        }
-
-
-def _wait_until_seen(path: Path) -> None:
-    """A network file system may show to one node what another has written only after a while."""
-    end = time.monotonic() + SEEN_SECONDS
-    while not path.exists() and time.monotonic() < end:
-        time.sleep(0.5)
 
 
 def _seed(*numbers: int) -> int:

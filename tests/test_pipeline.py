@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -50,6 +51,16 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pool") / "pool.jsonl"
     path.write_text("\n".join(pool_lines()) + "\n", encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def tiny_opt(tiny_opt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a chat template, which is a part of what it is."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    shutil.copytree(tiny_opt, folder)
+    template = "{% for turn in messages %}{{ turn.role }}: {{ turn.content }}\n{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +156,7 @@ def test_a_second_run_changes_nothing(finished: engine.Run, capsys: pytest.Captu
 
 
 def snapshot(folder: Path) -> dict[str, tuple[str, int]]:
-    files = [p for p in folder.rglob("*") if p.is_file() and p.name != "run.yaml"]
+    files = [path for path in folder.rglob("*") if path.is_file()]
     return {
         str(path.relative_to(folder)): (
             hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -236,6 +247,7 @@ DRIFT = [
     ("pool", {"shard_rows": 7}, "pool"),
     ("embed", {"max_tokens": 99}, "embed"),
     ("clusters", {"seed": 1}, "cluster"),
+    ("proxy", {"template": "chat"}, "tokens"),
     ("proxy", {"max_tokens": 64}, "tokens"),
     ("proxy", {"dtype": "bfloat16"}, "perplexity"),
     ("finetune", {"learning_rate": 1.0}, "finetune"),
@@ -291,15 +303,51 @@ def test_a_moved_pool_is_not_drift(finished: engine.Run, pool: Path, tmp_path: P
     assert [step.fingerprint for step in steps] == [step.fingerprint for step in finished.steps]
 
 
-def test_another_model_is_refused(finished: engine.Run, tiny_opt: Path, tmp_path: Path) -> None:
+def change_one_byte(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    ],
+)
+def test_another_proxy_is_refused(
+    finished: engine.Run, tiny_opt: Path, tmp_path: Path, name: str
+) -> None:
     other = tmp_path / "tiny"
     shutil.copytree(tiny_opt, other)
-    weights = other / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     config = finished.config.override(proxy={"model": str(other)})
-    first = next(s for s in pipeline.plan(config, finished.dir) if s.stage == "tokens")
-    with pytest.raises(RunDirError, match=r"model\.files\.model\.safetensors: was"):
-        pipeline.refuse_drift(first)
+    pipeline.refuse_drift(*pipeline.plan(config, finished.dir))  # moved, but the same
+    change_one_byte(other / name)
+    refuse_all_from("tokens", finished, config, name)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "1_Pooling/config.json"])
+def test_another_embedder_is_refused(finished: engine.Run, tmp_path: Path, name: str) -> None:
+    other = tmp_path / "embedder"
+    shutil.copytree(ModelSource("embed.model", "bundled").folder(), other)
+    config = finished.config.override(embed={"model": str(other)})
+    pipeline.refuse_drift(*pipeline.plan(config, finished.dir))  # moved, but the same
+    change_one_byte(other / name)
+    refuse_all_from("embed", finished, config, name)
+
+
+def refuse_all_from(stage: str, finished: engine.Run, config: Config, name: str) -> None:
+    """Drift of a model's file begins at a stage, and its name and both digests are told."""
+    steps = pipeline.plan(config, finished.dir)
+    kept = {step.folder: step.fingerprint for step in finished.steps}
+    changed = [step for step in steps if kept[step.folder] != step.fingerprint]
+    assert changed[0].stage == stage
+    told = rf"model\.files\.{re.escape(name)}: was '[0-9a-f]{{64}}', now '[0-9a-f]{{64}}'"
+    with pytest.raises(RunDirError, match=told):
+        pipeline.refuse_drift(*steps)
 
 
 def test_a_proxys_old_scores_are_not_read_beside_a_new_pool(

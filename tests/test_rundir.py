@@ -8,6 +8,9 @@ import hashlib
 import json
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -105,6 +108,53 @@ def test_interrupted_bytes_leave_nothing(run: RunDir, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="No space left"):
         run.commit("run.yaml", b"select: {}\n")
     assert files(run) == []
+
+
+KILLED = """
+import resource, signal, sys
+from pathlib import Path
+import pyarrow as pa
+from engine.rundir import RunDir
+run, folder, name, limit = RunDir(Path(sys.argv[1])), *sys.argv[2:4], int(sys.argv[4])
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+if name.endswith(".parquet"):
+    run.commit_table(folder, name, pa.table({"id": [f"{at * at:040d}" for at in range(5000)]}), "g")
+else:
+    run.commit(f"{folder}/{name}", b"a record" * 5000)
+"""
+
+
+@pytest.mark.parametrize("name", ["part-00000.parquet", RECORD])
+@pytest.mark.parametrize("there_before", [False, True])
+def test_a_writer_killed_in_mid_file_leaves_what_was_there(
+    run: RunDir, name: str, there_before: bool
+) -> None:
+    """The system kills it in the very call that would write more than a few kilobytes."""
+    if there_before:
+        run.commit_table(FOLDER, SHARD, TABLE, "f")
+        run.commit_record(FOLDER, record())
+    before = {file: (run.path / file).read_bytes() for file in files(run)}
+    command = [sys.executable, "-c", KILLED, str(run.path), FOLDER, name, "5000"]
+    died = subprocess.run(command, cwd=Path(__file__).parents[1], check=False)
+    assert died.returncode == -signal.SIGXFSZ
+    (half,) = run.path.rglob(".*.tmp")
+    assert half.stat().st_size == 5000
+    assert half.name.startswith(f".{name}.")
+    assert not run.is_current(FOLDER, SHARD, "g")
+    assert (run.record(FOLDER) is not None) == there_before
+    run.sweep()
+    assert {file: (run.path / file).read_bytes() for file in files(run)} == before
+
+
+def test_what_says_the_same_is_not_written_again(run: RunDir) -> None:
+    run.commit_changed("run.yaml", b"a: 1")
+    before = (run.path / "run.yaml").stat()
+    run.commit_changed("run.yaml", b"a: 1")
+    assert (run.path / "run.yaml").stat() == before
+    run.commit_changed("run.yaml", b"a: 2")
+    assert (run.path / "run.yaml").read_bytes() == b"a: 2"
 
 
 def test_a_finished_file_is_moved_into_place(run: RunDir, tmp_path: Path) -> None:
@@ -288,15 +338,27 @@ def test_hashes_are_sha256_by_name(run: RunDir, tmp_path: Path) -> None:
     assert found == {"config.json": sha256(b"one"), "empty": sha256(b"")}
 
 
-def test_a_known_path_size_and_time_is_not_hashed_again(run: RunDir, tmp_path: Path) -> None:
+def test_a_known_path_size_and_time_is_not_hashed_again(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    run.hash_files({"weights": path})
+    monkeypatch.setattr(rundir, "_sha256", lambda _: pytest.fail("it is read again"))
+    assert RunDir(run.path).hash_files({"other name": path}) == {"other name": sha256(b"one")}
+
+
+def test_a_byte_changed_behind_size_and_time_is_found(run: RunDir, tmp_path: Path) -> None:
+    """As tools leave it that copy times too."""
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     before = path.stat()
     run.hash_files({"weights": path})
-    path.write_bytes(b"two")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    # Only the remembered digest can tell "one" now: the file was not read.
-    assert RunDir(run.path).hash_files({"other name": path}) == {"other name": sha256(b"one")}
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # the system's clock ticks in milliseconds
+        path.write_bytes(b"two")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (3, before.st_mtime_ns)
+    assert run.hash_files({"weights": path}) == {"weights": sha256(b"two")}
 
 
 @pytest.mark.parametrize(("content", "seconds_later"), [(b"two", 1), (b"three", 0)])

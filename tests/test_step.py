@@ -47,7 +47,7 @@ def finish(step: Step) -> None:
         seconds=0.0,
         peak_memory_bytes=0,
         workers=1,
-        files=[],
+        files=step.files(),
         details={},
         versions={},
         commit=None,
@@ -159,15 +159,24 @@ def test_inputs_of_the_proxys_part_are_named_in_full() -> None:
     assert step.proxy_input("5-perplexity", 0) == "proxies/bundled/5-perplexity/epoch-0"
 
 
+def test_a_stage_written_over_by_what_outlived_an_older_run_is_not_done(tmp_path: Path) -> None:
+    """A task of a killed run with other settings; the run that finds it does that shard again."""
+    step, older = step_at(tmp_path, {"seed": 2}), step_at(tmp_path, {"seed": 1})
+    pool_of(tmp_path, "part-00000.parquet", "part-00001.parquet")
+    for shard in step.shards():
+        step.commit(shard, pa.table({"x": [2]}))
+    finish(step)
+    assert refuse_drift(step) == [True]
+    older.commit("part-00001.parquet", pa.table({"x": [1]}))
+    assert refuse_drift(step) == [False]
+    assert step.missing() == ["part-00001.parquet"]
+
+
 def test_a_stage_whose_file_is_gone_is_not_done(tmp_path: Path) -> None:
     """So that running again mends it: deleting a damaged shard is a way out."""
     step = step_at(tmp_path, {"seed": 1})
-    (tmp_path / step.folder).mkdir(parents=True, exist_ok=True)
-    (tmp_path / step.folder / "part-00000.parquet").write_bytes(b"x")
+    step.commit("part-00000.parquet", pa.table({"x": [1]}))
     finish(step)
-    record = step.run.record(step.folder)
-    assert record is not None
-    step.run.commit_record(step.folder, record.model_copy(update={"files": step.files()}))
     assert refuse_drift(step) == [True]
     (tmp_path / step.folder / "part-00000.parquet").unlink()
     assert refuse_drift(step) == [False]

@@ -18,9 +18,10 @@ from engine.checkpoints import Checkpoints
 from engine.config import FinetuneConfig
 from engine.errors import WorkerError
 from engine.maths.ragged import Ragged
-from engine.training import WORLD_FILE, Trainer
+from engine.training import Trainer
 from engine.training_plan import TrainingPlan
 from engine.training_rows import TrainingRows
+from engine.training_state import WORLD_FILE, load_state, save_state
 
 NUM_ROWS = 45
 BATCH_SIZE = 20
@@ -94,19 +95,19 @@ class Code:
 
 def refuse_code(trainer: Trainer, state: Path) -> None:
     """A checkpoint with anything but numbers in it is not loaded."""
-    assert trainer.load_state(state)
+    assert load_state(trainer.engine, trainer.plan, state)
     files = sorted((state / (state / "latest").read_text()).glob("*.pt"))
     assert len(files) == (1 if trainer.plan.zero_stage == 0 else 2)
     for file in files:
         whole = file.read_bytes()
         torch.save({**torch.load(file, weights_only=False), "more": Code(state / "ran")}, file)
         with pytest.raises(WorkerError, match="is not loaded"):
-            trainer.load_state(state)
+            load_state(trainer.engine, trainer.plan, state)
         file.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(WorkerError, match="is not loaded"):
-            trainer.load_state(state)
+            load_state(trainer.engine, trainer.plan, state)
         file.write_bytes(whole)
-        assert trainer.load_state(state)
+        assert load_state(trainer.engine, trainer.plan, state)
     assert not (state / "ran").exists()
 
 
@@ -126,15 +127,17 @@ def main() -> None:
         extra = {}
         if epochs == "2":
             state = Path(folder) / f"state-{stage}"
-            trainer.save_state(state)
+            save_state(trainer.engine, trainer.plan, state)
             table = trainer.epoch(2, lambda done, loss: None)
             resumed = Trainer(plan, rows)
-            assert resumed.load_state(state)
+            assert load_state(resumed.engine, resumed.plan, state)
             again = resumed.epoch(2, lambda done, loss: None)
             world = state / WORLD_FILE
             world.write_text(world.read_text().replace('"world_size": 1', '"world_size": 7'))
-            assert not resumed.load_state(state), "a state of another world does not fit"
-            trainer.save_state(state)
+            assert not load_state(resumed.engine, resumed.plan, state), (
+                "a state of another world does not fit"
+            )
+            save_state(trainer.engine, trainer.plan, state)
             refuse_code(resumed, state)
             extra["resumed"] = np.asarray(again["loss"])
         trainer.save(name)

@@ -18,13 +18,13 @@ from typing import Any
 
 from engine import checkpoints, heartbeat, live, models, schema, training_rows
 from engine.config import Config
-from engine.errors import ConfigError, PoolscoreError, WorkerError
-from engine.failures import for_people
+from engine.errors import ConfigError, WorkerError
+from engine.failures import for_people, understood
 from engine.nodes import Nodes
 from engine.progress import Progress
 from engine.rundir import RECORD, RunDir
 from engine.step import POOL, STEPS_FILE, Outcome, Step
-from engine.storage import patiently
+from engine.storage import is_away, patiently
 
 NAME = "finetune"
 VERSION = 2
@@ -63,6 +63,8 @@ def run(step: Step, nodes: Nodes) -> Outcome:
             "no row can be trained on: every row is flagged or held out. See `poolscore status`, "
             "and the flags in 1-pool and 4-tokens."
         )
+    step.run.refuse_links(f"{RAY_FOLDER}/any")
+    step.run.refuse_links(f"{step.folder}/{checkpoints.FOLDER}/{step.fingerprint}/any")
     patiently(partial(_clear_all_but_checkpoints, step))
     shutil.rmtree(step.run.path / RAY_FOLDER, ignore_errors=True)
     news = step.run.path / step.folder / live.FILE
@@ -184,8 +186,12 @@ def _train_worker(told: dict[str, Any]) -> None:
     try:
         with heartbeat.at_work(working):
             train(job.step, job.device, job.num_threads)
-    except PoolscoreError as error:
-        job.step.run.commit(f"{job.step.folder}/{ERROR_FILE}", str(error).encode())
+    except Exception as error:
+        # Storage that is away may be back by the time Ray Train has started the workers again.
+        problem = None if is_away(error) else understood(job.step.label, error)
+        if problem is not None:
+            with contextlib.suppress(OSError):  # a disk too full even for that: tried again too
+                job.step.run.commit(f"{job.step.folder}/{ERROR_FILE}", str(problem).encode())
         raise
 
 
