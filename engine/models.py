@@ -11,7 +11,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from engine.assets import bundled_proxy
 from engine.config import BUNDLED, Config
 from engine.errors import ModelError
 from engine.rundir import RunDir
+from engine.storage import is_storage_error
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -32,6 +34,8 @@ _SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 _FILES = ("*.safetensors", *_SMALL_FILES)
 _MODULE_FOLDERS = "[0-9]*_*"
 """sentence-transformers keeps pooling and further layers in folders such as 1_Pooling."""
+REASON_CHARACTERS = 300
+"""What libraries say of a model that does not load may fill pages."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class ModelSource:
         folder = self._local_folder()
         num = 0
         for path in folder.glob("*.safetensors") if folder is not None else ():
-            with safe_open(path, framework="numpy") as file:
+            with _loading(path, "safetensors file"), safe_open(path, framework="numpy") as file:
                 num += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
         return num * DTYPE_BYTES[dtype]
 
@@ -207,7 +211,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 def context_length(source: ModelSource, max_tokens: int) -> int:
     """Tokens a row may have: the setting, capped by the model's own number of positions."""
-    config = json.loads((source.tokenizer_folder() / "config.json").read_text())
+    path = source.tokenizer_folder() / "config.json"
+    with _loading(path, "configuration"):
+        config = json.loads(path.read_text())
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     return min(max_tokens, positions) if positions else max_tokens
 
@@ -227,7 +233,7 @@ def load_language_model(folder: Path, dtype: str, device: str, **overrides: Any)
     import torch
     from transformers import AutoModelForCausalLM
 
-    try:
+    with _loading(folder, "causal language model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -236,10 +242,6 @@ def load_language_model(folder: Path, dtype: str, device: str, **overrides: Any)
             output_loading_info=True,
             **overrides,
         )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{folder} is no causal language model that can be loaded: {error}"
-        ) from None
     model, info = loaded
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
@@ -250,19 +252,39 @@ def load_language_model(folder: Path, dtype: str, device: str, **overrides: Any)
 def load_embedder(
     source: ModelSource, dtype: str, device: str, max_tokens: int
 ) -> SentenceTransformer:
-    """A sentence-transformers model that sees `max_tokens` tokens of a text."""
+    """A sentence-transformers model that sees `max_tokens` tokens of a text.
+
+    Raises:
+        ModelError: it does not load.
+    """
     import torch
     from sentence_transformers import SentenceTransformer
 
-    embedder = SentenceTransformer(
-        str(source.folder()),
-        device=device,
-        trust_remote_code=False,
-        local_files_only=True,
-        model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
-    )
+    folder = source.folder()
+    with _loading(folder, "sentence-transformers model"):
+        embedder = SentenceTransformer(
+            str(folder),
+            device=device,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
+        )
     embedder.max_seq_length = min(max_tokens, embedder.max_seq_length or max_tokens)
     return embedder.eval()
+
+
+@contextmanager
+def _loading(path: Path, what: str) -> Iterator[None]:
+    """Turn what libraries raise over files that are damaged, or do not belong together."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if is_storage_error(error) or "CUDA" in str(error):
+            raise  # of the disk, or of the device
+        reason = " ".join(str(error).split())[:REASON_CHARACTERS]
+        raise ModelError(f"{path} is no {what} that can be loaded: {reason}") from None
 
 
 def use_threads(num_threads: int) -> None:

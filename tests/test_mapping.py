@@ -119,6 +119,7 @@ def break_down(way: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.timeout(60)  # the promise: a bad row is found within a minute
 def test_a_row_that_breaks_its_worker_costs_one_row(step: Step, tmp_path: Path) -> None:
     """Tried with its shard and alone: alone once where it raises, twice where it kills."""
     notes = tmp_path / "notes"

@@ -15,7 +15,7 @@ import pytest
 from engine import model_files
 from engine.assets import bundled_proxy
 from engine.errors import ModelError
-from engine.models import ModelSource, load_tokenizer
+from engine.models import ModelSource, context_length, load_language_model, load_tokenizer
 from engine.rundir import RunDir
 
 
@@ -115,3 +115,32 @@ def test_of_the_hubs_cache_only_what_is_read_counts(folder: Path, tmp_path: Path
 def test_the_bundled_models_are_safe() -> None:
     for setting in ("proxy.model", "embed.model"):
         assert ModelSource(setting, "bundled").folder().is_dir()
+
+
+def cut_short(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def of_another_shape(folder: Path) -> None:
+    add_to(folder / "config.json", ffn_dim=64)
+
+
+@pytest.mark.parametrize("damage", [cut_short, of_another_shape])
+def test_weights_that_do_not_load_are_named_in_a_few_words(
+    folder: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(folder)
+    with pytest.raises(ModelError, match="is no causal language model that can be loaded") as told:
+        load_language_model(folder, "float32", "cpu")
+    assert str(folder) in str(told.value)
+    assert len(str(told.value)) < 600
+
+
+def test_a_folder_cut_short_is_named_before_anything_runs(folder: Path) -> None:
+    cut_short(folder)
+    with pytest.raises(ModelError, match=r"model\.safetensors is no safetensors file"):
+        ModelSource("proxy.model", str(folder)).local_bytes("float32")
+    (folder / "config.json").write_text('{"model_type": "op')
+    with pytest.raises(ModelError, match=r"config\.json is no configuration"):
+        context_length(ModelSource("proxy.model", str(folder)), 512)

@@ -1,8 +1,9 @@
 """2 embed: a sentence embedding for every row that may be scored.
 
 Reads ``1-pool``; writes, shard by shard, `id` and `embedding` (`schema.embeddings`), null for
-flagged rows. The text embedded is the paper's: instruction, input and response of single turns,
-the first user turn and the first response of longer conversations.
+flagged rows and for those of which the embedder makes NaN or infinity. The text embedded is the
+paper's: instruction, input and response of single turns, the first user turn and the first response
+of longer conversations.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from engine.rundir import RunDir
 from engine.step import POOL, Outcome, Step
 
 NAME = "embed"
-VERSION = 1
+VERSION = 2
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -102,12 +103,15 @@ class EmbedWorker:
         vectors = np.zeros((len(ids), dimension), dtype=np.float32)
         if inputs.texts:
             vectors[keep] = self.embed(inputs.texts)
+        finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(vectors), axis=1)
+        vectors[~finite] = 0
         mask = np.ones(len(ids), dtype=bool)
-        mask[keep] = False
+        mask[keep] = ~finite[keep]
         column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), dimension, mask=pa.array(mask))
         table = pa.table([ids, column], schema=schema.embeddings(dimension))
-        flags = {schema.EMBEDDING_FAILED: inputs.num_failed} if inputs.num_failed else {}
-        return Made(table, flags, {"embedded": len(keep)})
+        num_failed = inputs.num_failed + int((~finite).sum())
+        flags = {schema.EMBEDDING_FAILED: num_failed} if num_failed else {}
+        return Made(table, flags, {"embedded": int(finite[keep].sum())})
 
     def embed(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """float32[len(texts), dimension]"""

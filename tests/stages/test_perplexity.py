@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from handmade import make_step
 
 from engine import schema
 from engine.assets import bundled_proxy
+from engine.maths.ragged import Ragged
 from engine.models import load_language_model
 from engine.stages.perplexity import PerplexityWorker
 from engine.stages.tokens import as_table
@@ -124,3 +128,61 @@ def test_counts_of_work(tmp_path: Path) -> None:
     assert counts["head_rows"] == counts["scored_tokens"]  # no hidden state more than needed
     assert counts["shared_tokens"] == counts["halved_batches"] == 0
     assert counts["shards_by_full_logits"] == 0
+
+
+def test_rows_left_out_are_null_and_change_no_other_row(tmp_path: Path) -> None:
+    rows = made_rows(20)  # the 4th, 11th and 18th are flagged
+    step = commit_tokens(tmp_path, rows, 20)
+    (shard,) = step.shards()
+    # One row at a time: in a batch a row's last bits depend on the others.
+    worker = PerplexityWorker(bundled_proxy().folder, "float32", "cpu", 1, num_threads=1)
+    whole = worker(step, worker.read(step, shard))
+    assert not whole.flags
+    skip = np.isin(np.arange(20), [0, 3, 5, 6, 19])
+    made = worker(step, worker.read(step, shard, skip))
+    assert made.flags == {schema.SCORING_FAILED: 4}  # the flagged one has failed nobody
+    assert made.table["id"].equals(whole.table["id"])
+    left_out = made.table.filter(pa.array(skip)).drop_columns("id")
+    assert all(column.null_count == 5 for column in left_out.columns)
+    kept = pa.array(~skip)
+    assert made.table.filter(kept).equals(whole.table.filter(kept))
+
+
+LOSE_THE_GPU = """
+import pickle, sys
+from engine.stages.perplexity import PerplexityWorker
+
+def lose(rows):
+    raise RuntimeError("CUDA error: unspecified launch failure")
+
+step, model = pickle.load(sys.stdin.buffer)
+worker = PerplexityWorker(model, "float32", "cpu", 4096, num_threads=1)
+worker.scorer.prepare = lose
+worker(step, worker.read(step, step.shards()[0]))
+"""
+
+
+def test_rows_that_lost_a_gpu_are_not_tried_on_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, model = made_rows(20), bundled_proxy().folder
+    step = commit_tokens(tmp_path, rows, 20)
+    told = pickle.dumps((step, model))
+    root = Path(__file__).parents[2]
+    lost = subprocess.run([sys.executable, "-c", LOSE_THE_GPU], input=told, cwd=root, check=False)
+    assert lost.returncode == 1
+
+    worker = PerplexityWorker(model, "float32", "cpu", 4096, num_threads=1)
+    tried: list[list[int]] = []
+    prepare = worker.scorer.prepare
+
+    def noting(probe: Ragged) -> None:
+        tried.append(probe.lengths.tolist())
+        prepare(probe)
+
+    monkeypatch.setattr(worker.scorer, "prepare", noting)
+    made = worker(step, worker.read(step, step.shards()[0]))
+    lengths = [len(row.input_ids) for row in rows if row is not None]
+    assert tried == [lengths[2:4]]  # the first two are passed over
+    assert made.counts["shards_by_full_logits"] == 0
+    assert not made.flags

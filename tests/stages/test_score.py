@@ -84,6 +84,46 @@ def test_numbers_that_are_none_are_flagged_and_never_ranked(tmp_path: Path, bad:
     assert outcome.flags == {"ok": 1, "not_finite": 1}
 
 
+def test_rows_that_a_stage_gave_up_say_which_and_are_never_ranked(tmp_path: Path) -> None:
+    """Null in 3-cluster, 4-tokens, or 5-perplexity before or after; the first failure is told."""
+    rows, outcome = scored(
+        tmp_path,
+        {
+            "ids": ["a", "b", "c", "d", "e", "f"],
+            "clusters": [0, None, 0, 0, None, 0],
+            "sums": [[2.0, 2.0, None, None, None, 2.0], [1.0, 1.0, None, 1.0, None, None]],
+            "counts": [1, 1, None, 1, 1, 1],
+            "flags": ["ok", "ok", "tokenising_failed", "ok", "ok", "ok"],
+        },
+        {
+            "ids": ["aa"],
+            "clusters": [0],
+            "sums": [[2.0], [1.9]],
+            "counts": [1],
+            "flags": ["ok"],
+        },
+    )
+    assert [row["flag"] for row in rows] == [
+        "ok",
+        "embedding_failed",
+        "tokenising_failed",
+        "scoring_failed",
+        "embedding_failed",
+        "scoring_failed",
+        "ok",
+    ]
+    assert [row["rank_in_cluster"] for row in rows] == [1, None, None, None, None, None, 0]
+    for row in rows[1:6]:
+        for name in ("mean_nll_0", "mean_nll_1", "ppl_0", "ppl_1", "lp_app_1"):
+            assert row[name] is None, f"{row['id']}: {name}"
+    assert outcome.flags == {
+        "ok": 2,
+        "embedding_failed": 2,
+        "tokenising_failed": 1,
+        "scoring_failed": 2,
+    }
+
+
 def test_two_epochs_add_columns_and_lp(tmp_path: Path) -> None:
     config = Config.from_tree({"proxy": {"name": "hand"}, "finetune": {"num_epochs": 2}})
     ln = math.log
