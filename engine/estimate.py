@@ -146,17 +146,12 @@ def _measure_actors(
 
 def _measure_kmeans(known: Forecast) -> None:
     cluster, measured = known.cluster, known.measured
-    gpu = bool(cluster.gpus_per_worker)
-    threads = cluster.cpus_per_worker if gpu else cluster.num_cpus_one_node
-    options = {
-        "num_cpus": threads,
-        "num_gpus": cluster.gpus_per_worker,
-        "runtime_env": {"env_vars": {"POOLSCORE_PROCESS": "faiss"}},
-    }
+    options = cluster.kmeans_options
     rows, k = known.kmeans_size
     size = rows, measured.speeds["embed"].details["dimension"], k
+    room = options["num_cpus"], bool(cluster.gpus_per_worker)
     (measured.speeds["cluster"],), measured.starts["cluster"] = _in_tasks(
-        "cluster", options, probe.measure_kmeans, *size, threads, gpu
+        "cluster", options, probe.measure_kmeans, *size, *room
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
@@ -75,6 +76,19 @@ class Nodes:
         # A cluster that has yet to grow has only its head, which may lend no core at all.
         largest = max(node.num_cpus for node in self.each)
         return largest or self.resources.cpus_per_worker or 1
+
+    @property
+    def kmeans_options(self) -> dict[str, Any]:
+        """Ray's options for k-means: the cores of a whole node, or a GPU and the cores beside it.
+
+        Variables of its own give it a process of its own, without torch in it: faiss and torch
+        bring two OpenMP runtimes.
+        """
+        return {
+            "num_cpus": self.cpus_per_worker if self.gpus_per_worker else self.num_cpus_one_node,
+            "num_gpus": self.gpus_per_worker,
+            "runtime_env": {"env_vars": {"POOLSCORE_PROCESS": "faiss"}},
+        }
 
     @property
     def device(self) -> str:

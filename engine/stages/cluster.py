@@ -36,16 +36,10 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
 
 def run(step: Step, nodes: Nodes) -> Outcome:
     """Cluster all embeddings in a process of its own."""
-    num_threads = nodes.cpus_per_worker if nodes.gpus_per_worker else nodes.num_cpus_one_node
-    task = ray.remote(cluster_shards).options(
-        num_cpus=num_threads,
-        num_gpus=nodes.gpus_per_worker,
-        # Variables of its own give the task a worker process of its own, without torch in it.
-        runtime_env={"env_vars": {"POOLSCORE_PROCESS": "faiss"}},
-        max_retries=0,
-    )
+    options = nodes.kmeans_options
+    task = ray.remote(cluster_shards).options(**options, max_retries=0)
     with for_people(step):
-        start = partial(task.remote, step, num_threads, bool(nodes.gpus_per_worker))
+        start = partial(task.remote, step, options["num_cpus"], bool(nodes.gpus_per_worker))
         return Task(start).result()
 
 
