@@ -11,21 +11,28 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import COLOURS, THINGS, save_tiny_opt
 
-from engine import heartbeat
+import engine
+from engine import cli, heartbeat
 from engine.assets import bundled_proxy
+from engine.config import STAGE_NAMES
 from engine.models import ModelSource
+from engine.readers import PIECE_BYTES
 from engine.rundir import RECORD
 
 NUM_ROWS, SHARD_ROWS = 120, 3
 PROXY = "proxies/proxy"
+FAULTS = Path(__file__).with_name("chaos") / "faults"
+ONE = ("--set", "resources.num_workers=1")
+"""Starts sooner than two actors, and gives the same bytes."""
 SECONDS = 240
 """More than any run here takes; one that takes longer hangs."""
 
@@ -50,6 +57,8 @@ class Chaos:
     ) -> subprocess.Popen[str]:
         """``poolscore run`` in a process of its own; on a private Ray where no address is given."""
         ray = tempfile.mkdtemp(prefix="ps", dir="/tmp")  # Ray's sockets want a short path
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True)
         known = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         where = {"RAY_ADDRESS": address} if address else {"RAY_TMPDIR": ray}
         out = run_dir.with_suffix(".log").open("a")
@@ -61,9 +70,23 @@ class Chaos:
             stdout=out,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**known, **where, **environment},
+            env={**known, "HOME": str(home), **where, **environment},
             preexec_fn=preexec_fn,
         )
+
+    def start_with(
+        self, fault: Mapping[str, Any], run_dir: Path, *more: str
+    ) -> subprocess.Popen[str]:
+        """A run in which something happens, once or more; see ``chaos/faults``."""
+        marks = Path(f"{run_dir}-marks-{len(list(run_dir.parent.glob(f'{run_dir.name}-marks-*')))}")
+        marks.mkdir()
+        told = {**fault, "run_dir": str(run_dir), "marks": str(marks)}
+        return self.start(run_dir, *more, PYTHONPATH=str(FAULTS), POOLSCORE_FAULT=json.dumps(told))
+
+    def marks(self, run_dir: Path) -> dict[str, str]:
+        """What the faults of all runs on a run directory have noted down, by folder."""
+        noted = run_dir.parent.glob(f"{run_dir.name}-marks-*/*")
+        return {mark.name.replace("+", "/"): mark.read_text() for mark in noted}
 
     def finish(self, process: subprocess.Popen[str], run_dir: Path) -> None:
         """Wait for a run that has to succeed."""
@@ -74,10 +97,31 @@ class Chaos:
             raise
         assert process.returncode == 0, run_dir.with_suffix(".log").read_text()[-4000:]
 
-    def refuse_difference(self, run_dir: Path) -> None:
-        """Every result is there, and is what it is without disturbance, byte for byte."""
+    def look(self, run_dir: Path) -> None:
+        """What is there reads as whole or as not there, at any moment, also for `status`."""
+        assert cli.main(["status", str(run_dir)]) == 0
+        for step in engine.open_run(run_dir).steps:
+            record = step.run.record(step.folder)
+            if record is not None:
+                assert set(record.files) <= set(step.files())
+            for shard in step.run.shards(step.folder):
+                step.run.read_table(step.folder, shard, step.fingerprint)
+
+    def refuse_difference(self, run_dir: Path, stages: Collection[str] = STAGE_NAMES) -> None:
+        """Every result is there, and is what it is without disturbance, byte for byte.
+
+        Args:
+            run_dir: a run that was disturbed.
+            stages: names of those it has done.
+        """
+        folders = [
+            self.whole / step.folder
+            for step in engine.open_run(self.whole).steps
+            if step.stage in stages
+        ]
         for pattern in ("*.parquet", "*.jsonl", "model.safetensors"):
-            wanted = {path.relative_to(self.whole): path for path in self.whole.rglob(pattern)}
+            results = [path for folder in folders for path in folder.rglob(pattern)]
+            wanted = {path.relative_to(self.whole): path for path in results}
             found = {path.relative_to(run_dir): path for path in run_dir.rglob(pattern)}
             assert wanted.keys() == found.keys()
             different = [n for n in wanted if wanted[n].read_bytes() != found[n].read_bytes()]
@@ -141,10 +185,13 @@ def save_tiny_embedder(folder: Path) -> Path:
 
 
 def write_pool(path: Path) -> None:
+    """Rows with a long note that no stage but the first looks at: two pieces, read by two tasks."""
+    note = "x" * (2 * PIECE_BYTES // NUM_ROWS)
     rows = [
         {
             "instruction": f"Describe {COLOURS[i % 6]} {THINGS[i % 8]} number {i}.",
             "output": f"The {THINGS[i % 8]} is {COLOURS[i % 6]}." + " It stands here." * (i % 5),
+            "note": note,
         }
         for i in range(NUM_ROWS)
     ]

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,18 @@ from engine import open_run, rundir
 from engine.step import EMBED
 
 
-def start(pool: Path, run_dir: Path) -> subprocess.Popen[str]:
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of runs that have a home of their own and a folder for their Ray."""
+    home = tmp_path / "home"
+    home.mkdir()
+    known = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    # Ray's sockets want a short path; what the killed run leaves there may still be written to.
+    with tempfile.TemporaryDirectory(prefix="ps", dir="/tmp", ignore_cleanup_errors=True) as ray:
+        yield {**known, "HOME": str(home), "RAY_TMPDIR": ray}
+
+
+def start(pool: Path, run_dir: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
     """``poolscore run … --until embed`` in a process of its own, with its own private Ray."""
     return subprocess.Popen(
         [
@@ -28,7 +41,7 @@ def start(pool: Path, run_dir: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
+        env=environment,
     )
 
 
@@ -39,12 +52,12 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.slow
-def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
+def test_a_killed_driver_loses_nothing(tmp_path: Path, own: dict[str, str]) -> None:
     pool = tmp_path / "pool.jsonl"
     pool.write_text("\n".join(pool_lines()) + "\n", encoding="utf-8")
-    finish(start(pool, tmp_path / "whole"))
+    finish(start(pool, tmp_path / "whole", own))
 
-    killed = start(pool, tmp_path / "killed")
+    killed = start(pool, tmp_path / "killed", own)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed" / EMBED).glob("part-*")):
         assert killed.poll() is None
@@ -56,7 +69,7 @@ def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
     killed.communicate(timeout=60)
     assert not (tmp_path / "killed" / EMBED / rundir.RECORD).exists()
 
-    finish(start(pool, tmp_path / "killed"))
+    finish(start(pool, tmp_path / "killed", own))
     for path in sorted((tmp_path / "whole").rglob("*.parquet")):
         again = tmp_path / "killed" / path.relative_to(tmp_path / "whole")
         assert again.read_bytes() == path.read_bytes(), path.name
@@ -64,4 +77,4 @@ def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
         "pool": "done",
         "embed": "done",
     }
-    assert "done before" in finish(start(pool, tmp_path / "killed"))
+    assert "done before" in finish(start(pool, tmp_path / "killed", own))

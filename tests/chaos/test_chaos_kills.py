@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -11,10 +12,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from chaos_runs import NUM_ROWS, PROXY, SHARD_ROWS, Chaos, at_work, committed, wait_for
+from chaos_runs import (
+    NUM_ROWS,
+    ONE,
+    PROXY,
+    SECONDS,
+    SHARD_ROWS,
+    Chaos,
+    at_work,
+    committed,
+    wait_for,
+)
+from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 
-from engine.step import EMBED, PERPLEXITY, TOKENS
+import engine
+from engine import heartbeat
+from engine.checkpoints import FOLDER as CHECKPOINTS
+from engine.config import STAGE_NAMES
+from engine.rundir import LOCK
+from engine.step import EMBED, FINETUNE, PERPLEXITY, TOKENS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 SEEDS = range(10)
@@ -25,6 +43,13 @@ MAPPED = (
     f"{PROXY}/{PERPLEXITY}/epoch-0",
     f"{PROXY}/{PERPLEXITY}/epoch-1",
 )
+TRAINED = f"{PROXY}/{FINETUNE}/epoch-1"
+
+
+def until(folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """How a run is told to end with a stage, and the stages that are done then."""
+    (name,) = (n for n in STAGE_NAMES if f"-{n}" in folder)
+    return ("--until", name), STAGE_NAMES[: STAGE_NAMES.index(name) + 1]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -32,13 +57,14 @@ def test_an_actor_is_killed(chaos: Chaos, seed: int) -> None:
     draw = random.Random(seed)
     stage, shards = draw.choice(MAPPED), draw.randrange(NUM_SHARDS - 4)
     run_dir = chaos.folder / f"actor-{seed}"
-    process = chaos.start(run_dir)
+    option, done = until(stage)
+    process = chaos.start(run_dir, *option)
     wait_for(lambda: len(list((run_dir / stage).glob("part-*"))) >= shards, process)
     pid = wait_for(lambda: at_work(run_dir / stage), process)
     assert isinstance(pid, int)
     os.kill(pid, signal.SIGKILL)
     chaos.finish(process, run_dir)
-    chaos.refuse_difference(run_dir)
+    chaos.refuse_difference(run_dir, done)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -46,11 +72,12 @@ def test_the_driver_is_killed(chaos: Chaos, seed: int) -> None:
     # A part of all that is ever committed, so that every stage has its turn.
     part = random.Random(100 + seed).random()
     run_dir = chaos.folder / f"driver-{seed}"
-    process = chaos.start(run_dir)
+    process = chaos.start(run_dir, *ONE)
     wait_for(lambda: committed(run_dir) >= part * committed(chaos.whole), process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    chaos.finish(chaos.start(run_dir), run_dir)
+    chaos.look(run_dir)
+    chaos.finish(chaos.start(run_dir, *ONE), run_dir)
     chaos.refuse_difference(run_dir)
 
 
@@ -101,30 +128,46 @@ def two_nodes() -> Iterator[Any]:
     cluster.shutdown()
 
 
-def add_nodes(cluster: Any, num_cpus: int) -> Any:
-    """Two nodes; returns the one to kill."""
-    cluster.add_node(num_cpus=num_cpus, object_store_memory=10**8)
-    victim = cluster.add_node(num_cpus=num_cpus, object_store_memory=10**8)
+def add_nodes(cluster: Any, num_cpus: int) -> list[Any]:
+    """Two nodes."""
+    nodes = [cluster.add_node(num_cpus=num_cpus, object_store_memory=10**8) for _ in range(2)]
     cluster.wait_for_nodes()
-    return victim
+    return nodes
+
+
+def node_of(nodes: list[Any], pid: int) -> Any:
+    """On which of them a worker runs; None where it has just ended."""
+    for node in nodes:
+        (raylet,) = node.all_processes[PROCESS_TYPE_RAYLET]
+        if any(child.pid == pid for child in psutil.Process(raylet.process.pid).children()):
+            return node
+    return None
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_node_is_lost(chaos: Chaos, two_nodes: Any, seed: int) -> None:
-    """The other one has room for all: two cores, as the undisturbed run had."""
-    part = random.Random(200 + seed).random()
-    victim = add_nodes(two_nodes, num_cpus=2)
+    """One that is at work. The other has room for all: two cores, as the undisturbed run had."""
+    draw = random.Random(200 + seed)
+    stage, shards = draw.choice([*MAPPED, TRAINED]), draw.randrange(NUM_SHARDS - 4)
+    nodes = add_nodes(two_nodes, num_cpus=2)
     run_dir = chaos.folder / f"node-{seed}"
-    process = chaos.start(run_dir, address=two_nodes.address)
-    wait_for(lambda: committed(run_dir) >= part * committed(chaos.whole), process)
+    option, done = until(stage)
+    process = chaos.start(run_dir, *option, address=two_nodes.address)
+    if stage == TRAINED:
+        shards, pattern = 0, f"rank-*{heartbeat.SIGN}"
+        wait_for(lambda: list((run_dir / stage / CHECKPOINTS).glob("*/step-*")), process)
+    else:
+        pattern = f"*{heartbeat.WORK}"
+    wait_for(lambda: len(list((run_dir / stage).glob("part-*"))) >= shards, process)
+    victim = wait_for(lambda: node_of(nodes, at_work(run_dir / stage, pattern)), process)
     two_nodes.remove_node(victim, allow_graceful=False)
     chaos.finish(process, run_dir)
-    chaos.refuse_difference(run_dir)
+    chaos.refuse_difference(run_dir, done)
 
 
 def test_a_node_is_lost_and_the_rest_is_too_small(chaos: Chaos, two_nodes: Any) -> None:
     """No hang: an error that says what is missing. With fewer workers the run then goes on."""
-    victim = add_nodes(two_nodes, num_cpus=1)
+    _, victim = add_nodes(two_nodes, num_cpus=1)
     run_dir = chaos.folder / "node-small"
     few = ("--set", "resources.stall_seconds=20")
     process = chaos.start(run_dir, *few, address=two_nodes.address)
@@ -146,27 +189,43 @@ def test_a_node_is_lost_and_the_rest_is_too_small(chaos: Chaos, two_nodes: Any) 
 
 
 def test_a_kill_at_half_costs_a_tenth_at_most(chaos: Chaos) -> None:
-    """Of 40 shards of embeddings, those that the killed run wrote are kept as they are."""
+    """Of 40 shards of embeddings only those are computed twice that were begun and not written."""
     run_dir = chaos.folder / "half"
     process = chaos.start(run_dir, "--until", "embed")
     wait_for(lambda: len(list((run_dir / EMBED).glob("part-*"))) >= NUM_SHARDS // 2, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in (run_dir / EMBED).glob("part-*")}
+    begun = {path.stem for path in (run_dir / EMBED / heartbeat.FOLDER).glob("part-*")}
+    twice = begun - {path.name for path in before}
+    assert len(twice) <= NUM_SHARDS // 10
     chaos.finish(chaos.start(run_dir, "--until", "embed"), run_dir)
-    again = [path for path, time in before.items() if path.stat().st_mtime_ns != time]
-    assert len(again) == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert len(list((run_dir / EMBED).glob("part-*"))) == NUM_SHARDS
 
 
+def test_more_workers_than_the_cluster_ever_has(chaos: Chaos, two_nodes: Any) -> None:
+    """Ray would wait for ever that somebody adds nodes."""
+    add_nodes(two_nodes, num_cpus=1)
+    run_dir = chaos.folder / "too-many"
+    many = ("--set", "resources.train_workers=3", "--set", "resources.stall_seconds=20")
+    process = chaos.start(run_dir, *many, address=two_nodes.address)
+    assert process.wait(timeout=SECONDS) == 1
+    told = run_dir.with_suffix(".log").read_text()
+    assert "finetune epoch 1 hangs: no sign of life for 20 s" in told
+    assert "the stage waits for 3 × 1 CPU" in told
+
+
 def test_a_second_run_does_nothing(chaos: Chaos) -> None:
-    def state() -> dict[Path, tuple[int, int]]:
+    def state() -> dict[Path, tuple[int, str]]:
         return {
-            path: (path.stat().st_mtime_ns, path.stat().st_size)
+            path: (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
             for path in chaos.whole.rglob("*")
-            if path.is_file() and path.name != "run.yaml" and not path.name.startswith("run.lock")
+            if path.is_file() and not path.name.startswith(LOCK)
         }
 
-    before = state()
+    before, log = state(), chaos.whole.with_suffix(".log")
+    told = len(log.read_text())
     chaos.finish(chaos.start(chaos.whole), chaos.whole)
     assert state() == before
+    assert log.read_text()[told:].count("done before") == len(engine.open_run(chaos.whole).steps)

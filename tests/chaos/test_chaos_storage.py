@@ -5,58 +5,36 @@ die or hang: in each stage, where it commits its files.
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_runs import PROXY, SECONDS, Chaos
+from chaos_runs import ONE, PROXY, SECONDS, Chaos
 
+from engine.config import Config
+from engine.pipeline import layout
 from engine.rundir import RECORD
-from engine.step import (
-    CLUSTER,
-    EMBED,
-    FINETUNE,
-    PERPLEXITY,
-    POOL,
-    REPORT,
-    SCORE,
-    SELECT,
-    TOKENS,
-)
+from engine.stages import perplexity
+from engine.step import EMBED, FINETUNE, PERPLEXITY, STEPS_FILE, TOKENS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
-FAULTS = Path(__file__).with_name("faults")
-FOLDERS = (
-    POOL,
-    EMBED,
-    CLUSTER,
-    f"{PROXY}/{TOKENS}",
-    f"{PROXY}/{PERPLEXITY}/epoch-0",
-    f"{PROXY}/{FINETUNE}/epoch-1",
-    f"{PROXY}/{SCORE}",
-    f"{PROXY}/{SELECT}",
-    f"{PROXY}/{REPORT}",
-)
+CONFIG = Config.model_validate({"proxy": {"name": Path(PROXY).name}})
+FOLDERS = [
+    folder
+    for stage, folder, epoch, _ in layout(CONFIG)
+    if stage is not perplexity or epoch == 0  # after the training it is the same code
+]
 each_stage = pytest.mark.parametrize("folder", FOLDERS)
 """All on one run directory: what one test has broken, the next one's run mends before it breaks
 the stage after it."""
 COMMITTED = ".*.tmp"
-ONE = ("--set", "resources.num_workers=1")
-"""Starts sooner, and gives the same bytes."""
 
 
 def start(chaos: Chaos, run_dir: Path, *more: str, **fault: Any) -> subprocess.Popen[str]:
     """A run in which something happens; by default where a file is flushed before its rename."""
-    marks = Path(f"{run_dir}-marks-{len(list(run_dir.parent.glob('*-marks-*')))}")
-    marks.mkdir()
-    told = {"event": "open", "name": COMMITTED, **fault}
-    told |= {"run_dir": str(run_dir), "marks": str(marks)}
-    return chaos.start(
-        run_dir, *ONE, *more, PYTHONPATH=str(FAULTS), POOLSCORE_FAULT=json.dumps(told)
-    )
+    return chaos.start_with({"event": "open", "name": COMMITTED, **fault}, run_dir, *ONE, *more)
 
 
 def refused(process: subprocess.Popen[str], run_dir: Path, folder: str) -> str:
@@ -115,16 +93,27 @@ def test_a_writer_hangs(chaos: Chaos, folder: str) -> None:
 
 @each_stage
 def test_a_writer_is_killed_at_the_record(chaos: Chaos, folder: str) -> None:
-    """Between the last shard and the record in one stage, before the record's rename in the next:
-    in both the stage is not there for any reader.
+    """Between the last shard and the record, then, in the next run, before the record's rename: in
+    both the stage is not there for any reader.
     """
     run_dir = chaos.folder / "record"
-    before = FOLDERS.index(folder) % 2
-    at = ("open", f".{RECORD}.*.tmp") if before else ("os.rename", RECORD)
-    process = start(chaos, run_dir, kind="kill", folders={folder: 0}, event=at[0], name=at[1])
-    assert process.wait(timeout=SECONDS) == -9
-    assert not (run_dir / folder / RECORD).exists()
+    for event, name in (("open", f".{RECORD}.*.tmp"), ("os.rename", RECORD)):
+        process = start(chaos, run_dir, kind="kill", folders={folder: 0}, event=event, name=name)
+        assert process.wait(timeout=SECONDS) == -9
+        assert not (run_dir / folder / RECORD).exists()
+        chaos.look(run_dir)
     end(chaos, run_dir, folder)
+
+
+def test_a_full_disk_ends_the_training_at_once(chaos: Chaos) -> None:
+    """Where there is room for what the worker has to say, as there is once half a model is gone."""
+    run_dir = chaos.folder / "last-bytes"
+    (folder,) = (each for each in FOLDERS if FINETUNE in each)
+    process = start(chaos, run_dir, kind="full", folders={folder: 0}, name=f".{STEPS_FILE}.*.tmp")
+    assert "No space left on device" in refused(process, run_dir, folder)
+    assert chaos.marks(run_dir) == {folder: "."}
+    chaos.finish(chaos.start(run_dir, *ONE), run_dir)
+    chaos.refuse_difference(run_dir)
 
 
 def test_writers_are_killed_before_their_files_have_names(chaos: Chaos) -> None:
@@ -144,5 +133,4 @@ def test_the_storage_is_away_in_each_stage(chaos: Chaos) -> None:
     process = start(chaos, run_dir, *patient, kind="away", folders=seconds)
     chaos.finish(process, run_dir)
     chaos.refuse_difference(run_dir)
-    (marks,) = run_dir.parent.glob("away-marks-*")
-    assert len(list(marks.iterdir())) == len(FOLDERS)
+    assert chaos.marks(run_dir).keys() == set(FOLDERS)

@@ -6,15 +6,17 @@ import os
 import random
 import signal
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from chaos_runs import NUM_ROWS, PROXY, Chaos, at_work, wait_for
+from chaos_runs import NUM_ROWS, PROXY, SECONDS, Chaos, at_work, wait_for
 
 from engine.checkpoints import FOLDER as CHECKPOINTS_FOLDER
 from engine.models import load_language_model
 from engine.step import FINETUNE, STEPS_FILE
+from engine.training_state import WORLD_FILE
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 SEEDS = range(3)
@@ -45,29 +47,45 @@ def checkpoints(folder: Path, pattern: str) -> list[Path]:
     return list((folder / CHECKPOINTS_FOLDER).glob(f"*/{pattern}"))
 
 
-def kill_a_worker(chaos: Chaos, run_dir: Path, checkpoint: str, rank: int) -> None:
-    """Once that checkpoint is there; the run goes on by itself."""
-    process = chaos.start(run_dir, *TWO)
-    wait_for(lambda: checkpoints(run_dir / TRAINED, checkpoint), process)
-    pid = wait_for(lambda: at_work(run_dir / TRAINED, f"rank-{rank}.sign"), process)
-    assert isinstance(pid, int)
-    os.kill(pid, signal.SIGKILL)
-    chaos.finish(process, run_dir)
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_training_worker_is_killed(chaos: Chaos, peaceful: Path, seed: int) -> None:
     run_dir = chaos.folder / f"rank-{seed}"
     number = random.Random(seed).randrange(1, 12)
-    kill_a_worker(chaos, run_dir, f"step-{number:08d}", rank=seed % 2)
+    process = chaos.start(run_dir, *TWO)
+    wait_for(lambda: checkpoints(run_dir / TRAINED, f"step-{number:08d}"), process)
+    pid = wait_for(lambda: at_work(run_dir / TRAINED, f"rank-{seed % 2}.sign"), process)
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGKILL)
+    chaos.finish(process, run_dir)
     refuse_difference(peaceful, run_dir / TRAINED)
+
+
+def in_checkpoint(seed: int, kind: str) -> dict[str, Any]:
+    """A fault before the last file of a checkpoint, or before the checkpoint gets its name."""
+    number = random.Random(10 + seed).randrange(2, 12)
+    folder = f"{TRAINED}/{CHECKPOINTS_FOLDER}/*"
+    if seed % 2:
+        where = {"folders": {f"{folder}/.step-{number:08d}": 0}, "event": "open"}
+        return {**where, "name": WORLD_FILE, "kind": kind}
+    where = {"folders": {folder: 0}, "event": "os.rename"}
+    return {**where, "name": f"step-{number:08d}", "kind": kind}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_worker_is_killed_during_a_checkpoint(chaos: Chaos, peaceful: Path, seed: int) -> None:
+    """It is done by the other one; the run goes on by itself."""
     run_dir = chaos.folder / f"checkpoint-{seed}"
-    number = random.Random(10 + seed).randrange(2, 12)
-    kill_a_worker(chaos, run_dir, f".step-{number:08d}", rank=0)
+    chaos.finish(chaos.start_with(in_checkpoint(seed, "kill"), run_dir, *TWO), run_dir)
+    assert chaos.marks(run_dir)  # it happened
+    refuse_difference(peaceful, run_dir / TRAINED)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_driver_is_killed_during_a_checkpoint(chaos: Chaos, peaceful: Path, seed: int) -> None:
+    run_dir = chaos.folder / f"driver-checkpoint-{seed}"
+    process = chaos.start_with(in_checkpoint(seed, "kill the driver"), run_dir, *TWO)
+    assert process.wait(timeout=SECONDS) == -signal.SIGKILL
+    chaos.finish(chaos.start(run_dir, *TWO), run_dir)
     refuse_difference(peaceful, run_dir / TRAINED)
 
 

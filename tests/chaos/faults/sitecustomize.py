@@ -28,7 +28,7 @@ class Fault:
         self.kind: str = told["kind"]
         self.run_dir: str = told["run_dir"]
         self.folders: dict[str, float] = told["folders"]
-        """Folders of stages, and how many seconds the storage is away there."""
+        """Patterns of folders in the run, and how many seconds the storage is away there."""
         self.event: str = told["event"]
         self.name: str = told["name"]
         """Pattern of the file's name at which it happens."""
@@ -51,15 +51,25 @@ class Fault:
     def _happen(self, event: str, path: str) -> None:
         folder, name = os.path.split(path.replace("/.saved/", "/"))
         below = os.path.relpath(folder, self.run_dir)
-        if event == self.event and below in self.folders and fnmatch(name, self.name):
+        here = any(fnmatch(below, pattern) for pattern in self.folders)
+        if here and event == self.event and fnmatch(name, self.name):
             if self.kind == "full":
+                self._count(below)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
             if self.kind == "hang":
                 time.sleep(3600)
             if self._is_first(below) and self.kind == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.kind == "kill the driver":
+                lock = Path(self.run_dir, "run.lock").read_text()
+                os.kill(json.loads(lock)["pid"], signal.SIGKILL)
         if self.kind == "away" and self._is_away():
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+
+    def _count(self, below: str) -> None:
+        """Add a byte to the folder's mark."""
+        with (self.marks / below.replace("/", "+")).open("a") as mark:
+            mark.write(".")
 
     def _is_first(self, below: str) -> bool:
         """Whether no process has been here before."""
