@@ -186,7 +186,7 @@ def save_tiny_embedder(folder: Path) -> Path:
 
 def write_pool(path: Path) -> None:
     """Rows with a long note that no stage but the first looks at: two pieces, read by two tasks."""
-    note = "x" * (2 * PIECE_BYTES // NUM_ROWS)
+    note = "x" * (5 * PIECE_BYTES // 4 // NUM_ROWS)
     rows = [
         {
             "instruction": f"Describe {COLOURS[i % 6]} {THINGS[i % 8]} number {i}.",
@@ -208,7 +208,7 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
         "pool.shard_rows": SHARD_ROWS,
         "embed.model": save_tiny_embedder(folder / "embedder"),
         "proxy.model": save_tiny_opt(folder / "proxy"),
-        "finetune.batch_size": 8,
+        "finetune.batch_size": 10,
         "finetune.learning_rate": 0.001,
         "resources.num_workers": 2,
         "resources.cpus_per_worker": 1,
