@@ -74,6 +74,14 @@ class Chaos:
             preexec_fn=preexec_fn,
         )
 
+    def done_before(self, stage: str, name: str) -> Path:
+        """A run directory that has what the undisturbed run had made before a stage."""
+        run_dir = self.folder / name
+        steps = engine.open_run(self.whole).steps
+        for step in steps[: [step.stage for step in steps].index(stage)]:
+            shutil.copytree(self.whole / step.folder, run_dir / step.folder)
+        return run_dir
+
     def start_with(
         self, fault: Mapping[str, Any], run_dir: Path, *more: str
     ) -> subprocess.Popen[str]:
