@@ -6,6 +6,7 @@ safetensors are loaded, and never a model's own code.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import math
@@ -20,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from engine import model_files
 from engine.assets import bundled_proxy
 from engine.config import BUNDLED, Config
-from engine.errors import ModelError
+from engine.errors import ModelError, PoolscoreError
 from engine.rundir import RunDir
-from engine.storage import is_storage_error
+from engine.storage import is_away
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -184,18 +185,14 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The model's own fast tokenizer, untouched: no token is added.
 
     Raises:
-        ModelError: the tokenizer has no fast version (character offsets need one) or no EOS.
+        ModelError: the tokenizer does not load, or has no fast version (character offsets need
+            one) or no EOS.
     """
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source.tokenizer_folder(), trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{source.setting} = {source.name!r}: its tokenizer cannot be loaded: {error}"
-        ) from None
+    folder = source.tokenizer_folder()
+    with _loading(folder, "folder with a tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ModelError(
             f"{source.setting} = {source.name!r}: its tokenizer has no fast version "
@@ -276,15 +273,22 @@ def load_embedder(
 @contextmanager
 def _loading(path: Path, what: str) -> Iterator[None]:
     """Turn what libraries raise over files that are damaged, or do not belong together."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if is_storage_error(error) or "CUDA" in str(error):
-            raise  # of the disk, or of the device
+    except PoolscoreError:
+        raise
+    except Exception as error:
+        if is_away(error) or _is_of_the_machine(error):
+            raise
         reason = " ".join(str(error).split())[:REASON_CHARACTERS]
         raise ModelError(f"{path} is no {what} that can be loaded: {reason}") from None
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether memory, file handles or the device are what is missing."""
+    scarce = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EMFILE)
+    text = str(error)
+    return scarce or isinstance(error, MemoryError) or "CUDA" in text or "allocate memory" in text
 
 
 def use_threads(num_threads: int) -> None:

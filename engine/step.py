@@ -113,7 +113,7 @@ def is_whole(step: Step, record: Record) -> bool:
     """
     if record.fingerprint != step.fingerprint or not set(record.files) <= set(step.files()):
         return False
-    shards = step.run.shards(step.folder)
+    shards = [name for name in step.shards() if name in record.files]
     return all(
         in_order(lambda shard: step.run.is_current(step.folder, shard, step.fingerprint), shards)
     )

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -74,11 +74,12 @@ class Chaos:
             preexec_fn=preexec_fn,
         )
 
-    def done_before(self, stage: str, name: str) -> Path:
-        """A run directory that has what the undisturbed run had made before a stage."""
+    def done_before(self, folder: str, name: str) -> Path:
+        """A new run directory with what the undisturbed run had made before a stage."""
         run_dir = self.folder / name
-        steps = engine.open_run(self.whole).steps
-        for step in steps[: [step.stage for step in steps].index(stage)]:
+        for step in engine.open_run(self.whole).steps:
+            if step.folder == folder:
+                break
             shutil.copytree(self.whole / step.folder, run_dir / step.folder)
         return run_dir
 
@@ -115,22 +116,24 @@ class Chaos:
             for shard in step.run.shards(step.folder):
                 step.run.read_table(step.folder, shard, step.fingerprint)
 
-    def refuse_difference(self, run_dir: Path, stages: Collection[str] = STAGE_NAMES) -> None:
+    def refuse_difference(self, run_dir: Path, until: str = STAGE_NAMES[-1]) -> None:
         """Every result is there, and is what it is without disturbance, byte for byte.
 
         Args:
             run_dir: a run that was disturbed.
-            stages: names of those it has done.
+            until: the last stage that it was to do.
         """
-        folders = [
-            self.whole / step.folder
-            for step in engine.open_run(self.whole).steps
-            if step.stage in stages
-        ]
+        steps = engine.open_run(self.whole).steps
+        last = max(place for place, step in enumerate(steps) if step.stage == until)
         for pattern in ("*.parquet", "*.jsonl", "model.safetensors"):
-            results = [path for folder in folders for path in folder.rglob(pattern)]
-            wanted = {path.relative_to(self.whole): path for path in results}
-            found = {path.relative_to(run_dir): path for path in run_dir.rglob(pattern)}
+            wanted, found = (
+                {
+                    f"{step.folder}/{path.name}": path
+                    for step in steps[: last + 1]
+                    for path in (where / step.folder).glob(pattern)
+                }
+                for where in (self.whole, run_dir)
+            )
             assert wanted.keys() == found.keys()
             different = [n for n in wanted if wanted[n].read_bytes() != found[n].read_bytes()]
             assert not different

@@ -126,11 +126,18 @@ def test_a_run_in_another_container_of_this_host_keeps_its_lock(
     """Its processes cannot be seen from here, and one there may well have this one's number."""
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.2)
     path = leave_lock(tmp_path, HERE, os.getpid(), namespace="other")
-    beat = threading.Timer(0.1, os.utime, (path,))
-    beat.start()
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(0.05):
+            os.utime(path)
+
+    other = threading.Thread(target=beat)
+    other.start()
     with pytest.raises(RunDirError, match=f"process {os.getpid()} on"), exclusive(tmp_path):
         pytest.fail("taken from a living run")
-    beat.join()
+    ended.set()
+    other.join()
 
 
 def test_the_lock_of_a_container_that_is_gone_is_taken_over(

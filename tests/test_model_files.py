@@ -142,5 +142,8 @@ def test_a_folder_cut_short_is_named_before_anything_runs(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.safetensors is no safetensors file"):
         ModelSource("proxy.model", str(folder)).local_bytes("float32")
     (folder / "config.json").write_text('{"model_type": "op')
+    (folder / "tokenizer.json").write_text('{"version": "1.0", ')
+    with pytest.raises(ModelError, match="is no folder with a tokenizer that can be loaded"):
+        load_tokenizer(ModelSource("proxy.model", str(folder)))
     with pytest.raises(ModelError, match=r"config\.json is no configuration"):
         context_length(ModelSource("proxy.model", str(folder)), 512)

@@ -167,6 +167,8 @@ def test_a_stage_written_over_by_what_outlived_an_older_run_is_not_done(tmp_path
         step.commit(shard, pa.table({"x": [2]}))
     finish(step)
     assert refuse_drift(step) == [True]
+    older.commit("part-00007.parquet", pa.table({"x": [1]}))  # of a pool that was larger
+    assert refuse_drift(step) == [True]
     older.commit("part-00001.parquet", pa.table({"x": [1]}))
     assert refuse_drift(step) == [False]
     assert step.missing() == ["part-00001.parquet"]

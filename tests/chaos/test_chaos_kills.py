@@ -30,55 +30,50 @@ from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 import engine
 from engine import heartbeat
 from engine.checkpoints import FOLDER as CHECKPOINTS
-from engine.config import STAGE_NAMES
 from engine.rundir import LOCK
-from engine.step import EMBED, FINETUNE, PERPLEXITY, TOKENS
+from engine.step import CLUSTER, EMBED, FINETUNE, PERPLEXITY, POOL, SCORE, TOKENS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 SEEDS = range(10)
 NUM_SHARDS = NUM_ROWS // SHARD_ROWS
 MAPPED = (
-    EMBED,
-    f"{PROXY}/{TOKENS}",
-    f"{PROXY}/{PERPLEXITY}/epoch-0",
-    f"{PROXY}/{PERPLEXITY}/epoch-1",
+    ("embed", EMBED),
+    ("tokens", f"{PROXY}/{TOKENS}"),
+    ("perplexity", f"{PROXY}/{PERPLEXITY}/epoch-0"),
+    ("perplexity", f"{PROXY}/{PERPLEXITY}/epoch-1"),
 )
 TRAINED = f"{PROXY}/{FINETUNE}/epoch-1"
-
-
-def until(folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """How a run is told to end with a stage, and the stages that are done then."""
-    (name,) = (n for n in STAGE_NAMES if f"-{n}" in folder)
-    return ("--until", name), STAGE_NAMES[: STAGE_NAMES.index(name) + 1]
+SHARDED = (("pool", POOL), ("cluster", CLUSTER), ("score", f"{PROXY}/{SCORE}"), *MAPPED)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_an_actor_is_killed(chaos: Chaos, seed: int) -> None:
     draw = random.Random(seed)
-    stage, shards = draw.choice(MAPPED), draw.randrange(NUM_SHARDS - 4)
-    run_dir = chaos.folder / f"actor-{seed}"
-    option, done = until(stage)
-    process = chaos.start(run_dir, *option)
-    wait_for(lambda: len(list((run_dir / stage).glob("part-*"))) >= shards, process)
-    pid = wait_for(lambda: at_work(run_dir / stage), process)
+    (stage, folder), shards = draw.choice(MAPPED), draw.randrange(NUM_SHARDS - 4)
+    run_dir = chaos.done_before(folder, f"actor-{seed}")
+    process = chaos.start(run_dir, "--until", stage)
+    wait_for(lambda: len(list((run_dir / folder).glob("part-*"))) >= shards, process)
+    pid = wait_for(lambda: at_work(run_dir / folder), process)
     assert isinstance(pid, int)
     os.kill(pid, signal.SIGKILL)
     chaos.finish(process, run_dir)
-    chaos.refuse_difference(run_dir, done)
+    chaos.refuse_difference(run_dir, stage)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_driver_is_killed(chaos: Chaos, seed: int) -> None:
-    # A part of all that is ever committed, so that every stage has its turn.
-    part = random.Random(100 + seed).random()
-    run_dir = chaos.folder / f"driver-{seed}"
-    process = chaos.start(run_dir, *ONE)
-    wait_for(lambda: committed(run_dir) >= part * committed(chaos.whole), process)
+    """At some shard of some stage, its record included."""
+    draw = random.Random(100 + seed)
+    stage, folder = draw.choice(SHARDED)
+    written = draw.randint(1, committed(chaos.whole, folder))
+    run_dir = chaos.done_before(folder, f"driver-{seed}")
+    process = chaos.start(run_dir, *ONE, "--until", stage)
+    wait_for(lambda: committed(run_dir, folder) >= written, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     chaos.look(run_dir)
-    chaos.finish(chaos.start(run_dir, *ONE), run_dir)
-    chaos.refuse_difference(run_dir)
+    chaos.finish(chaos.start(run_dir, *ONE, "--until", stage), run_dir)
+    chaos.refuse_difference(run_dir, stage)
 
 
 def test_an_orphan_goes_on_writing(chaos: Chaos) -> None:
@@ -86,7 +81,7 @@ def test_an_orphan_goes_on_writing(chaos: Chaos) -> None:
 
     Ray ends workers whose driver died, so this one is no worker, but it writes as they do.
     """
-    run_dir = chaos.folder / "orphan"
+    run_dir = chaos.done_before(EMBED, "orphan")
     process = chaos.start(run_dir)
     wait_for(lambda: committed(run_dir, EMBED) >= 2, process)
     os.kill(process.pid, signal.SIGKILL)
@@ -148,27 +143,25 @@ def node_of(nodes: list[Any], pid: int) -> Any:
 def test_a_node_is_lost(chaos: Chaos, two_nodes: Any, seed: int) -> None:
     """One that is at work. The other has room for all: two cores, as the undisturbed run had."""
     draw = random.Random(200 + seed)
-    stage, shards = draw.choice([*MAPPED, TRAINED]), draw.randrange(NUM_SHARDS - 4)
+    stage, folder = draw.choice([*MAPPED, ("finetune", TRAINED)])
+    shards, sign = draw.randrange(NUM_SHARDS - 4), f"*{heartbeat.WORK}"
     nodes = add_nodes(two_nodes, num_cpus=2)
-    run_dir = chaos.folder / f"node-{seed}"
-    option, done = until(stage)
-    process = chaos.start(run_dir, *option, address=two_nodes.address)
-    if stage == TRAINED:
-        shards, pattern = 0, f"rank-*{heartbeat.SIGN}"
-        wait_for(lambda: list((run_dir / stage / CHECKPOINTS).glob("*/step-*")), process)
-    else:
-        pattern = f"*{heartbeat.WORK}"
-    wait_for(lambda: len(list((run_dir / stage).glob("part-*"))) >= shards, process)
-    victim = wait_for(lambda: node_of(nodes, at_work(run_dir / stage, pattern)), process)
+    run_dir = chaos.done_before(folder, f"node-{seed}")
+    process = chaos.start(run_dir, "--until", stage, address=two_nodes.address)
+    if stage == "finetune":
+        shards, sign = 0, f"rank-*{heartbeat.SIGN}"
+        wait_for(lambda: list((run_dir / folder / CHECKPOINTS).glob("*/step-*")), process)
+    wait_for(lambda: len(list((run_dir / folder).glob("part-*"))) >= shards, process)
+    victim = wait_for(lambda: node_of(nodes, at_work(run_dir / folder, sign)), process)
     two_nodes.remove_node(victim, allow_graceful=False)
     chaos.finish(process, run_dir)
-    chaos.refuse_difference(run_dir, done)
+    chaos.refuse_difference(run_dir, stage)
 
 
 def test_a_node_is_lost_and_the_rest_is_too_small(chaos: Chaos, two_nodes: Any) -> None:
     """No hang: an error that says what is missing. With fewer workers the run then goes on."""
     _, victim = add_nodes(two_nodes, num_cpus=1)
-    run_dir = chaos.folder / "node-small"
+    run_dir = chaos.done_before(EMBED, "node-small")
     few = ("--set", "resources.stall_seconds=20")
     process = chaos.start(run_dir, *few, address=two_nodes.address)
     wait_for(lambda: committed(run_dir, EMBED) >= 3, process)
@@ -190,7 +183,7 @@ def test_a_node_is_lost_and_the_rest_is_too_small(chaos: Chaos, two_nodes: Any) 
 
 def test_a_kill_at_half_costs_a_tenth_at_most(chaos: Chaos) -> None:
     """Of 40 shards of embeddings only those are computed twice that were begun and not written."""
-    run_dir = chaos.folder / "half"
+    run_dir = chaos.done_before(EMBED, "half")
     process = chaos.start(run_dir, "--until", "embed")
     wait_for(lambda: len(list((run_dir / EMBED).glob("part-*"))) >= NUM_SHARDS // 2, process)
     os.kill(process.pid, signal.SIGKILL)
@@ -207,7 +200,7 @@ def test_a_kill_at_half_costs_a_tenth_at_most(chaos: Chaos) -> None:
 def test_more_workers_than_the_cluster_ever_has(chaos: Chaos, two_nodes: Any) -> None:
     """Ray would wait for ever that somebody adds nodes."""
     add_nodes(two_nodes, num_cpus=1)
-    run_dir = chaos.folder / "too-many"
+    run_dir = chaos.done_before(TRAINED, "too-many")
     many = ("--set", "resources.train_workers=3", "--set", "resources.stall_seconds=20")
     process = chaos.start(run_dir, *many, address=two_nodes.address)
     assert process.wait(timeout=SECONDS) == 1

@@ -107,8 +107,8 @@ def test_a_writer_is_killed_at_the_record(chaos: Chaos, folder: str) -> None:
 
 def test_a_full_disk_ends_the_training_at_once(chaos: Chaos) -> None:
     """Where there is room for what the worker has to say, as there is once half a model is gone."""
-    run_dir = chaos.done_before("finetune", "last-bytes")
     (folder,) = (each for each in FOLDERS if FINETUNE in each)
+    run_dir = chaos.done_before(folder, "last-bytes")
     process = start(chaos, run_dir, kind="full", folders={folder: 0}, name=f".{STEPS_FILE}.*.tmp")
     assert "No space left on device" in refused(process, run_dir, folder)
     assert chaos.marks(run_dir) == {folder: "."}

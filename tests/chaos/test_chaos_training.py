@@ -26,7 +26,7 @@ TRAINED = f"{PROXY}/{FINETUNE}/epoch-1"
 
 @pytest.fixture(scope="module")
 def peaceful(chaos: Chaos) -> Path:
-    run_dir = chaos.done_before("finetune", "two-workers")
+    run_dir = chaos.done_before(TRAINED, "two-workers")
     chaos.finish(chaos.start(run_dir, *TWO), run_dir)
     return run_dir / TRAINED
 
@@ -49,7 +49,7 @@ def checkpoints(folder: Path, pattern: str) -> list[Path]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_training_worker_is_killed(chaos: Chaos, peaceful: Path, seed: int) -> None:
-    run_dir = chaos.done_before("finetune", f"rank-{seed}")
+    run_dir = chaos.done_before(TRAINED, f"rank-{seed}")
     number = random.Random(seed).randrange(1, 12)
     process = chaos.start(run_dir, *TWO)
     wait_for(lambda: checkpoints(run_dir / TRAINED, f"step-{number:08d}"), process)
@@ -61,7 +61,7 @@ def test_a_training_worker_is_killed(chaos: Chaos, peaceful: Path, seed: int) ->
 
 
 def in_checkpoint(seed: int, kind: str) -> dict[str, Any]:
-    """A fault before the last file of a checkpoint, or before the checkpoint gets its name."""
+    """A fault between the files of a checkpoint, or before the checkpoint gets its name."""
     number = random.Random(10 + seed).randrange(2, 12)
     folder = f"{TRAINED}/{CHECKPOINTS_FOLDER}/*"
     if seed % 2:
@@ -73,8 +73,8 @@ def in_checkpoint(seed: int, kind: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_worker_is_killed_during_a_checkpoint(chaos: Chaos, peaceful: Path, seed: int) -> None:
-    """It is done by the other one; the run goes on by itself."""
-    run_dir = chaos.done_before("finetune", f"checkpoint-{seed}")
+    """By a fault inside itself; the run goes on without help."""
+    run_dir = chaos.done_before(TRAINED, f"checkpoint-{seed}")
     chaos.finish(chaos.start_with(in_checkpoint(seed, "kill"), run_dir, *TWO), run_dir)
     assert chaos.marks(run_dir)  # it happened
     refuse_difference(peaceful, run_dir / TRAINED)
@@ -82,7 +82,7 @@ def test_a_worker_is_killed_during_a_checkpoint(chaos: Chaos, peaceful: Path, se
 
 @pytest.mark.parametrize("seed", range(2))
 def test_the_driver_is_killed_during_a_checkpoint(chaos: Chaos, peaceful: Path, seed: int) -> None:
-    run_dir = chaos.done_before("finetune", f"driver-checkpoint-{seed}")
+    run_dir = chaos.done_before(TRAINED, f"driver-checkpoint-{seed}")
     process = chaos.start_with(in_checkpoint(seed, "kill the driver"), run_dir, *TWO)
     assert process.wait(timeout=SECONDS) == -signal.SIGKILL
     chaos.finish(chaos.start(run_dir, *TWO), run_dir)
@@ -91,7 +91,7 @@ def test_the_driver_is_killed_during_a_checkpoint(chaos: Chaos, peaceful: Path, 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_driver_is_killed_while_training(chaos: Chaos, peaceful: Path, seed: int) -> None:
-    run_dir = chaos.done_before("finetune", f"train-driver-{seed}")
+    run_dir = chaos.done_before(TRAINED, f"train-driver-{seed}")
     process = chaos.start(run_dir, *TWO)
     number = random.Random(20 + seed).randrange(1, 12)
     wait_for(lambda: checkpoints(run_dir / TRAINED, f"step-{number:08d}"), process)
@@ -103,7 +103,7 @@ def test_the_driver_is_killed_while_training(chaos: Chaos, peaceful: Path, seed:
 
 def test_a_training_worker_stands_still(chaos: Chaos, peaceful: Path) -> None:
     """It is not dead, so nobody restarts it: the run ends with a diagnosis, and can go on."""
-    run_dir = chaos.done_before("finetune", "still")
+    run_dir = chaos.done_before(TRAINED, "still")
     process = chaos.start(run_dir, *TWO, "--set", "resources.stall_seconds=20")
     wait_for(lambda: checkpoints(run_dir / TRAINED, "step-*"), process)
     pid = wait_for(lambda: at_work(run_dir / TRAINED, "rank-1.sign"), process)
