@@ -140,7 +140,7 @@ def json_text(value: object, *, sort_keys: bool = False) -> str:
     """Compact JSON of any value out of JSON or Parquet, text as it is and not escaped.
 
     NaN and the infinities become null. Bytes become base64, dates and times their ISO form,
-    anything else JSON has no word for (decimals, durations, UUIDs) its ``str``.
+    anything else JSON has no word for (decimals, durations) its ``str``.
     """
     encode = _encode_sorted if sort_keys else _encode
     try:

@@ -117,7 +117,7 @@ def _open_parquet(path: Path) -> tuple[int, Take]:
 
 def _num_rows(path: Path) -> int:
     with readers.open_parquet(path) as table:
-        return table.metadata.num_rows
+        return table.num_rows
 
 
 def _take_parquet(path: Path, wanted: Lines) -> list[bytes]:
@@ -125,7 +125,7 @@ def _take_parquet(path: Path, wanted: Lines) -> list[bytes]:
     lines: list[bytes] = []
     start = 0
     with readers.open_parquet(path) as table:
-        for batch in table.iter_batches():
+        for batch in table.batches():
             end = start + batch.num_rows
             inside = wanted[(wanted >= start) & (wanted < end)] - start
             lines += [_as_json(batch, place) for place in inside.tolist()]

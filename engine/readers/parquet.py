@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,8 @@ from engine.readers.parquet_footer import Footer
 from engine.storage import is_disk_error
 
 _BATCH_ROWS: Final = 1024
+_BATCH_BYTES: Final = 2**28
+_READ_BYTES: Final = 2**20
 _GROUP_BYTES: Final = 2**26
 """Text of rows that become Python objects at a time."""
 
@@ -33,8 +36,7 @@ def read_parquet(path: Path, max_row_bytes: int) -> Iterator[Line]:
     number = 0
     try:
         with open_parquet(path) as table:
-            batches = table.iter_batches(batch_size=_BATCH_ROWS)
-            rows = chain.from_iterable(_rows(batch, max_row_bytes) for batch in batches)
+            rows = chain.from_iterable(_rows(batch, max_row_bytes) for batch in table.batches())
             for number, row in enumerate(rows, start=1):
                 yield _parquet_line(number, row, max_row_bytes)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -65,15 +67,31 @@ def _parquet_line(number: int, row: dict[str, Any] | str, max_row_bytes: int) ->
 # ── opening ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True)
+class PlainParquet:
+    """An open file, read a few rows at a time."""
+
+    table: pq.ParquetFile
+    footer: Footer
+
+    @property
+    def num_rows(self) -> int:
+        return self.table.metadata.num_rows
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows, so many at a time that they take no more than `_BATCH_BYTES` or so."""
+        for number, group in enumerate(self.footer.groups):
+            most = _BATCH_BYTES // max(1, group.row_bytes)
+            batch_rows = min(max(1, most), _BATCH_ROWS)
+            yield from self.table.iter_batches(batch_rows, row_groups=[number])
+
+
 @contextmanager
-def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def open_parquet(path: Path) -> Iterator[PlainParquet]:
     """A Parquet file of plain types, each name once, that unpacks to no more than an archive may.
 
     Extension types bring their own code: some libraries register types that unpickle what the
     file's schema holds as soon as it is opened. So the footer is looked at before.
-
-    Texts come dictionary-encoded, whatever they are in the file: a text that stands there once may
-    be the value of a million rows.
 
     Raises:
         BrokenFileError: it is none of that.
@@ -87,12 +105,17 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
         what = f"a pool file is not read: it unpacks to more than {limit:,} bytes"
         fix = "look at it, and write it again in smaller files"
         raise BrokenFileError(what, str(path), fix, schema.UNSAFE_FILE, 1)
-    with pa.OSFile(str(path)) as stream:
-        columns = pq.ParquetFile(stream).schema
-        texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
-        with pq.ParquetFile(stream, read_dictionary=texts) as table:
-            _refuse_fields(path, list(table.schema_arrow))
-            yield table
+    with (
+        pa.OSFile(str(path)) as stream,
+        pq.ParquetFile(
+            stream,
+            arrow_extensions_enabled=False,  # or Parquet's own logical types become such
+            pre_buffer=False,  # which would take a whole row group into memory
+            buffer_size=_READ_BYTES,
+        ) as table,
+    ):
+        _refuse_fields(path, list(table.schema_arrow))
+        yield PlainParquet(table, footer)
 
 
 def _refuse_fields(path: Path, fields: list[pa.Field]) -> None:
@@ -152,9 +175,15 @@ def _objects(batch: pa.RecordBatch) -> list[dict[str, Any]] | None:
 def _text_bytes(array: pa.Array) -> npt.NDArray[np.int64]:
     """int64[n]: bytes of all texts in each row, less than which no JSON of it takes."""
     kind = array.type
-    if pa.types.is_dictionary(kind) and _is_text(kind.value_type):
-        lengths = pc.call_function("binary_length", [array.dictionary]).take(array.indices)
+    if pa.types.is_dictionary(kind):
+        inside = _text_bytes(array.dictionary)
+        places = np.asarray(array.indices.fill_null(0)).astype(np.int64)
+        return np.where(np.asarray(array.is_valid()), inside[places], 0) if len(inside) else places
+    if _is_text(kind):
+        lengths = pc.call_function("binary_length", [array])
         return np.asarray(lengths.fill_null(0)).astype(np.int64)
+    if pa.types.is_fixed_size_binary(kind):
+        return np.full(len(array), kind.byte_width, dtype=np.int64)
     if pa.types.is_struct(kind):
         return _total([_text_bytes(part) for part in array.flatten()], len(array))
     if pa.types.is_map(kind):

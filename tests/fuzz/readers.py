@@ -7,11 +7,15 @@ that is not one for people, or a wrong count ends it, and libFuzzer keeps the in
 
 from __future__ import annotations
 
+import gzip
+import json
 import sys
 import tempfile
 from pathlib import Path
 
 import atheris
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 with atheris.instrument_imports(include=["engine"]):
     from engine import formats, readers, schema
@@ -84,9 +88,23 @@ def files(data: bytes) -> None:
         return
     if reason:
         assert reason in schema.FILE_REASONS
-    elif suffix == ".jsonl":
-        assert len(found) == len(numbered(content))
+    else:
+        assert len(found) == num_entries(suffix, content)
+    if suffix == ".jsonl" and not reason:
         assert before == content.count(b"\n") + (not content.endswith(b"\n") and bool(content))
+
+
+def num_entries(suffix: str, content: bytes) -> int:
+    """Rows and rejects of a file that is not broken, as others count them."""
+    if suffix == ".parquet":
+        return pq.ParquetFile(pa.BufferReader(content)).metadata.num_rows
+    if suffix == ".json":
+        return len(json.loads(content.removeprefix(BOM)))
+    if suffix == ".jsonl.gz":
+        content = gzip.decompress(content)
+    elif suffix == ".jsonl.zst":
+        content = pa.CompressedInputStream(pa.BufferReader(content), "zstd").read()
+    return len(numbered(content))
 
 
 def main() -> None:
