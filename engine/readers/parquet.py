@@ -125,7 +125,7 @@ def _refuse_fields(path: Path, fields: list[pa.Field]) -> None:
         again = next(name for name in names if names.count(name) > 1)
         what = f"a pool file is not read: it has several columns {again!r}"
         fix = "write it again with a name of its own for each column"
-        raise BrokenFileError(what, str(path), fix, schema.DUPLICATE_KEY, 1)
+        raise BrokenFileError(what, str(path), fix, schema.BROKEN_FILE, 1)
     for field in fields:
         if isinstance(field.type, pa.BaseExtensionType):
             raise _extension_type(path)
