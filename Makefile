@@ -36,7 +36,7 @@ bench: install ## measure everything that is measured (POOL=dolly.jsonl; about 4
 	  POOLSCORE_BENCH_POOL=$(POOL) $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 
-chaos: install ## kill processes at seeded points, and let disks and storage fail (about 75 minutes)
+chaos: install ## kill processes at seeded points, and let disks and storage fail (about an hour)
 	$(BIN)/pytest tests/chaos -m chaos --maxfail=1000 -q
 
 fuzz: install ## feed a million lines and ten thousand files of garbage to the readers
