@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from chaos_runs import save_tiny_embedder
+from chaos_runs import FAULTS, save_tiny_embedder
 
 from engine.config import Config
 from engine.failures import STORY_FILE
-from engine.step import POOL, REPORT, SELECT, proxy_folder
+from engine.step import CLUSTER, POOL, REPORT, SELECT, proxy_folder
 
 SECRETS = {
     "HF_TOKEN": "hf_secret-canary-1",
@@ -68,7 +68,7 @@ def ray() -> Iterator[Path]:
 
 
 def run_among_secrets(
-    tmp_path: Path, pool: Path, ray: Path, settings: dict[str, object]
+    tmp_path: Path, pool: Path, ray: Path, settings: dict[str, object], **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """``poolscore run`` on a Ray and in a home of its own; no canary may be in what is said."""
     home = tmp_path / "home"
@@ -83,7 +83,7 @@ def run_among_secrets(
         capture_output=True,
         text=True,
         timeout=240,
-        env={**known, **SECRETS, "HOME": str(home), "RAY_TMPDIR": str(ray)},
+        env={**known, **SECRETS, "HOME": str(home), "RAY_TMPDIR": str(ray), **environment},
     )
     assert not [word for word in ALL if word in done.stdout + done.stderr]
     assert list(ray.rglob("*.log")), "Ray wrote its logs elsewhere, and nothing was looked at"
@@ -116,14 +116,16 @@ def test_no_secret_and_no_text_is_written_down(
 
 @pytest.mark.slow
 def test_nor_when_a_worker_fails(tmp_path: Path, pool: Path, ray: Path) -> None:
-    """An embedder whose weights do not fit its config: no worker can load it."""
-    embedder = save_tiny_embedder(tmp_path / "embedder")
-    config = embedder / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "intermediate_size": 65}))
-    done = run_among_secrets(tmp_path, pool, ray, {"embed.model": embedder})
+    """By a full disk under k-means, in a task of its own: its whole story is written down."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    fault = {"kind": "full", "folders": {CLUSTER: 0}, "event": "open", "name": ".*.tmp"}
+    told = json.dumps({**fault, "run_dir": str(tmp_path / "run"), "marks": str(marks)})
+    environment = {"PYTHONPATH": str(FAULTS), "POOLSCORE_FAULT": told}
+    done = run_among_secrets(tmp_path, pool, ray, {}, **environment)
     assert done.returncode == 1
+    assert "No space left on device" in done.stderr
     run_dir = tmp_path / "run"
-    assert str(run_dir / STORY_FILE) in done.stderr
-    assert "mismatch" in (run_dir / STORY_FILE).read_text()
+    assert "Traceback" in (run_dir / STORY_FILE).read_text()
     assert not files_with(run_dir, (*SECRETS.values(), REJECTED))
     assert {path.parent.as_posix() for path in files_with(run_dir, TEXTS).values()} == {POOL}
