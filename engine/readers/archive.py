@@ -17,8 +17,13 @@ from engine.storage import is_disk_error
 
 UNPACKED_BYTES: Final = 2**28
 MAX_RATIO: Final = 100
-"""An archive may unpack to this much, or to so many times its own size. Text shrinks tenfold; what
+"""A file may unpack to this much, or to so many times its own size. Text shrinks tenfold; what
 shrinks a thousandfold was made to fill somebody's memory."""
+
+
+def max_unpacked_bytes(size: int) -> int:
+    """What a file of that size may unpack to."""
+    return max(UNPACKED_BYTES, MAX_RATIO * size)
 
 
 def read_archive(path: Path, codec: str, max_row_bytes: int) -> Iterator[Line]:
@@ -28,7 +33,7 @@ def read_archive(path: Path, codec: str, max_row_bytes: int) -> Iterator[Line]:
         size = path.stat().st_size
         if size == 0:
             raise EOFError("the file is empty")
-        with _Unpacked(path, codec, max(UNPACKED_BYTES, MAX_RATIO * size)) as unpacked:
+        with _Unpacked(path, codec, max_unpacked_bytes(size)) as unpacked:
             stream = cast(BinaryIO, io.BufferedReader(unpacked, BUFFER_BYTES))
             lines = (line for line, _ in bounded(stream, max_row_bytes))
             for found in read_jsonl(lines, BOM, max_row_bytes):

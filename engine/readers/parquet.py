@@ -19,7 +19,7 @@ from engine import schema
 from engine.errors import BrokenFileError
 from engine.formats import json_text
 from engine.maths.sharding import shard_bounds
-from engine.readers.archive import MAX_RATIO, UNPACKED_BYTES
+from engine.readers.archive import max_unpacked_bytes
 from engine.readers.line import Line, too_large
 from engine.readers.parquet_footer import Footer
 from engine.storage import is_disk_error
@@ -100,7 +100,7 @@ def open_parquet(path: Path) -> Iterator[PlainParquet]:
     footer = Footer(path)
     if footer.may_hold_extension_types:
         raise _extension_type(path)
-    limit = max(UNPACKED_BYTES, MAX_RATIO * path.stat().st_size)
+    limit = max_unpacked_bytes(path.stat().st_size)
     if footer.unpacked_bytes > limit:
         what = f"a pool file is not read: it unpacks to more than {limit:,} bytes"
         fix = "look at it, and write it again in smaller files"
