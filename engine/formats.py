@@ -29,6 +29,10 @@ class Turn(NamedTuple):
 
     role: str
     content: str
+    thinking: str = ""
+    """What an assistant reasoned before it, where the pool keeps that apart."""
+    scored: bool = True
+    """False for an assistant turn that the pool masks: it is context."""
 
 
 class RowError(ValueError):
@@ -127,12 +131,24 @@ def to_conversation(row: Row, fields: FieldMap | None = None) -> tuple[tuple[Tur
 
 
 def canonical(turns: Sequence[Turn]) -> bytes:
-    """What a row's id is taken over: ``[[role, content], …]`` as compact JSON in UTF-8."""
-    return _encode_turns(tuple(turns)).encode()
+    """What a row's id is taken over: ``[[role, content], …]`` as compact JSON in UTF-8.
+
+    A turn with thoughts kept apart, or a masked one, has an object with those as a third entry.
+    """
+    return _encode_turns([_canonical_turn(turn) for turn in turns]).encode()
+
+
+def _canonical_turn(turn: Turn) -> tuple[object, ...]:
+    more: dict[str, object] = {}
+    if not turn.scored:
+        more["scored"] = False
+    if turn.thinking:
+        more["thinking"] = turn.thinking
+    return (turn.role, turn.content, more) if more else (turn.role, turn.content)
 
 
 def row_id(turns: Sequence[Turn]) -> str:
-    """First 32 hex digits of SHA-256 over the canonical JSON of the turns."""
+    """First 32 hex digits of SHA-256 over the canonical JSON of the turns (`canonical`)."""
     return hashlib.sha256(canonical(turns)).hexdigest()[:32]
 
 
@@ -343,7 +359,7 @@ def _is_blank(text: str) -> bool:
 
 def _refuse_surrogates(turns: list[Turn]) -> None:
     for position, turn in enumerate(turns):
-        for text in turn:
+        for text in (turn.role, turn.content, turn.thinking):
             if not text.isascii():  # free, and most text is
                 try:
                     text.encode()

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engine import __version__, heartbeat, models, nodes, rundir
+from engine import __version__, heartbeat, models, nodes, rundir, terminal
 from engine.config import STAGE_NAMES, Config
 from engine.errors import ConfigError, PoolscoreError, RunDirError
 from engine.failures import STORY_FILE, storage_error
@@ -165,7 +165,10 @@ def run(
                 say(f"{head} done before")
             else:
                 _check_space(step)
-                say(f"{head} {_summary(_do(step, cluster_nodes))}")
+                record = _do(step, cluster_nodes)
+                say(f"{head} {_summary(record)}")
+                for warning in record.warnings:
+                    say(terminal.warning(warning))
     return target
 
 
@@ -194,6 +197,7 @@ def _do(step: Step, cluster_nodes: nodes.Nodes) -> Record:
         workers=outcome.workers,
         files=step.files(),
         details=dict(outcome.details),
+        warnings=list(outcome.warnings),
         versions=versions(),
         commit=commit(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),

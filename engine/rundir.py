@@ -73,6 +73,8 @@ class Record(BaseModel):
     """Names of the files it wrote; one that is gone makes the stage unfinished again."""
     details: dict[str, Any]
     """Whatever else a reader of this stage wants to know."""
+    warnings: list[str] = []
+    """What a person should know before trusting the results; shown wherever the stage is."""
     versions: dict[str, str]
     commit: str | None
     finished: str

@@ -38,7 +38,7 @@ SCORING_FAILED: Final = "scoring_failed"
 
 FLAGS: Final[dict[str, str]] = {
     OK: "scored",
-    DUPLICATE: "same (role, content) turns as an earlier row",
+    DUPLICATE: "same turns as an earlier row",
     EMPTY_RESPONSE: "an assistant turn is empty or only white space",
     EMPTY_PROMPT: "the first user turn is empty or only white space",
     NO_RESPONSE: "no assistant turn",
@@ -109,9 +109,18 @@ def _field(name: str, type_: pa.DataType, meaning: str) -> pa.Field:
     return pa.field(name, type_, metadata={b"meaning": meaning.encode()})
 
 
-TURN = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.large_string())])
+TURN = pa.struct(
+    [
+        pa.field("role", pa.string()),
+        pa.field("content", pa.large_string()),
+        pa.field("thinking", pa.large_string()),
+        pa.field("scored", pa.bool_()),
+    ]
+)
+"""`thinking` is what an assistant reasoned before its content, kept apart by the pool, else empty;
+`scored` is false for an assistant turn that the pool masks: it is context, as a user's is."""
 
-_ID = _field("id", pa.string(), "first 32 hex digits of SHA-256 over the (role, content) turns")
+_ID = _field("id", pa.string(), "first 32 hex digits of SHA-256 over the turns")
 _ROW = _field("row", pa.int64(), "place in the pool, from 0")
 _SOURCE = _field("source", pa.string(), "the configured source field, else the file's stem")
 _SPLIT = _field("split", pa.string(), "train or holdout, by hash of the id")
@@ -129,7 +138,7 @@ POOL = pa.schema(
         _field("file", pa.string(), "path of the file, relative to the pool's common folder"),
         _field("line", pa.int64(), "line in the file from 1; row number for Parquet"),
         _SPLIT,
-        _field("turns", pa.list_(TURN), "the conversation: role and content, in order"),
+        _field("turns", pa.list_(TURN), "the conversation, turn by turn"),
         _RAW,
         _FLAG,
     ]

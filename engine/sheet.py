@@ -54,9 +54,8 @@ def _array(values: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
         return pa.array(values, type_)
     # pa.array would want a dict per turn, and take several times as long.
     turns = list(chain.from_iterable(values))
-    columns = [turn.role for turn in turns], [turn.content for turn in turns]
     fields = list(schema.TURN)
-    arrays = [pa.array(texts, f.type) for texts, f in zip(columns, fields, strict=True)]
+    arrays = [pa.array([getattr(turn, f.name) for turn in turns], f.type) for f in fields]
     items = pa.StructArray.from_arrays(arrays, fields=fields)
     offsets = accumulate(map(len, values), initial=0)
     return pa.ListArray.from_arrays(pa.array(list(offsets), pa.int32()), items, type=type_)

@@ -6,7 +6,7 @@ and picklable, so that workers on other nodes use the same one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,8 @@ class Outcome:
     workers: int = 1
     peak_memory_bytes: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    """What a person should know before trusting the results, a sentence or two each."""
 
 
 @dataclass(frozen=True)

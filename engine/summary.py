@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine import schema
+from engine import schema, terminal
 from engine.progress import duration
 from engine.results import Run
 from engine.step import SELECTED_JSONL, SELECTED_PARQUET
@@ -146,6 +146,9 @@ def status_table(run: Run) -> str:
             f"{duration(record.seconds):>13}"
         )
     lines.append(f"{'':<20} {'':<10} {'':>12} {'':>9} {duration(total):>13}")
+    for entry in stages:
+        for text in entry.record.warnings if entry.record else ():
+            lines += ["", f"{entry.step.label}:", terminal.warning(text)]
     if problem is not None:
         lines += ["", "Whether anything has drifted cannot be told:", problem]
     return "\n".join(lines)

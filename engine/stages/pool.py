@@ -42,7 +42,7 @@ from engine.step import REJECTED_FILE, Outcome, Step
 from engine.storage import patiently
 
 NAME = "pool"
-VERSION = 4
+VERSION = 5
 
 # What a row is before the rows ahead of it are known: no `row`, `line` within the piece, no flag
 # `duplicate`.
