@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from engine import __version__
 from engine.config import STAGE_NAMES, Config, SelectConfig
-from engine.errors import ConfigError, PoolscoreError
+from engine.errors import ConfigError, PoolscoreError, did_you_mean
+from engine.terminal import lines
 
 EXAMPLES_RUN = """examples:
   poolscore run pool.jsonl --run-dir runs/mine
@@ -24,6 +28,15 @@ EXAMPLES_PLAN = """examples:
   poolscore plan data/ --config jobs/dolly.yaml --set resources.price_per_node_hour=1.20
   poolscore plan pool.jsonl --run-dir runs/mine --until perplexity
 """
+EXAMPLES_SETTINGS = """examples:
+  poolscore settings
+  poolscore settings finetune
+  poolscore settings --config jobs/dolly.yaml > mine.yaml
+"""
+EXAMPLES_COMPLETION = """examples:
+  poolscore completion bash > ~/.local/share/bash-completion/completions/poolscore
+  poolscore completion zsh > ~/.zfunc/_poolscore
+"""
 EXAMPLES_SELECT = """examples:
   poolscore select runs/mine --percent 5 --to hard.jsonl
   poolscore select runs/mine --tokens 1000000 --to hard-1m-tokens.parquet
@@ -31,9 +44,34 @@ EXAMPLES_SELECT = """examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that says what may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(message + self._meant(message))
+
+    def _meant(self, message: str) -> str:
+        choices = [name for act in self._actions for name in act.choices or ()]
+        # What a command does not know, the top is told of.
+        below = [
+            command
+            for act in self._actions
+            if isinstance(act, argparse._SubParsersAction)
+            for command in act.choices.values()
+        ]
+        options = [name for one in (self, *below) for name in one._option_string_actions]
+        for pattern, known in (
+            (r"invalid choice: '([^']*)'", choices),
+            (r"unrecognized arguments: (-[^\s=]+)", options),
+        ):
+            if found := re.search(pattern, message):
+                return did_you_mean(found[1], known)
+        return ""
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="poolscore",
         description="Find the part of an instruction-tuning pool that is worth training on.",
     )
@@ -48,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_status(commands)
     _add_select(commands)
+    _add_settings(commands)
+    _add_completion(commands)
     return top
 
 
@@ -95,6 +135,9 @@ def _add_run(commands: Any) -> None:
         metavar="STAGE",
         help="redo this stage and what depends on it; may be repeated",
     )
+    command.add_argument(
+        "-q", "--quiet", action="store_true", help="print nothing but warnings and errors"
+    )
     command.set_defaults(act=run)
 
 
@@ -107,17 +150,7 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         help="file, folder or glob of .jsonl, .json (array), .parquet, .jsonl.gz, .jsonl.zst; "
         "without it the configuration's pool.paths",
     )
-    command.add_argument(
-        "--config", metavar="FILE", help="YAML file of settings, such as jobs/alpaca.yaml"
-    )
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="A.B=C",
-        dest="settings",
-        help="one setting over the file's; may be repeated",
-    )
+    _add_config(command)
     command.add_argument(
         "--max-reject-fraction",
         metavar="X",
@@ -133,6 +166,20 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         "--until",
         metavar="STAGE",
         help=f"stop after this stage, its last epoch included ({stages})",
+    )
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config", metavar="FILE", help="YAML file of settings, such as jobs/alpaca.yaml"
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        dest="settings",
+        help="one setting over the file's; may be repeated",
     )
 
 
@@ -185,6 +232,29 @@ def _add_select(commands: Any) -> None:
     command.set_defaults(act=select)
 
 
+def _add_settings(commands: Any) -> None:
+    command = _command(
+        commands,
+        "settings",
+        "print every setting with its meaning and its value, as YAML to edit",
+        EXAMPLES_SETTINGS,
+    )
+    command.add_argument("section", nargs="?", metavar="SECTION", help="one section, as finetune")
+    _add_config(command)
+    command.set_defaults(act=settings)
+
+
+def _add_completion(commands: Any) -> None:
+    command = _command(
+        commands,
+        "completion",
+        "print what a shell needs to complete poolscore's commands and options",
+        EXAMPLES_COMPLETION,
+    )
+    command.add_argument("shell", choices=("bash", "zsh"), help="which shell")
+    command.set_defaults(act=completion)
+
+
 def _add_proxy(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--proxy",
@@ -212,8 +282,16 @@ def run(options: argparse.Namespace) -> None:
     from engine.results import open_run
     from engine.summary import summary
 
-    pipeline.run(config, options.run_dir, options.until, options.rebuild)
-    print(summary(open_run(options.run_dir), show_texts=sys.stdout.isatty()))
+    with _quiet() if options.quiet else nullcontext():
+        pipeline.run(config, options.run_dir, options.until, options.rebuild)
+        print(summary(open_run(options.run_dir), show_texts=sys.stdout.isatty()))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let nothing through to the standard output, and warnings to where errors go."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -252,6 +330,21 @@ def select(options: argparse.Namespace) -> None:
     print(f"{chosen.num_selected:,} of {chosen.num_candidates:,} scored rows → {target}")
 
 
+def settings(options: argparse.Namespace) -> None:
+    """``poolscore settings``"""
+    from engine.settings_text import settings_yaml
+
+    config = Config.load(options.config, options.settings)
+    print(settings_yaml(config, options.section), end="")
+
+
+def completion(options: argparse.Namespace) -> None:
+    """``poolscore completion``"""
+    import shtab
+
+    print(shtab.complete(parser(), options.shell), end="")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; errors that a person can mend come without a traceback.
 
@@ -266,6 +359,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nstopped; the same command goes on where it was", file=sys.stderr)
         return 130
     except PoolscoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {lines(str(error))}", file=sys.stderr)
         return 1
     return 0

@@ -11,6 +11,7 @@ A YAML file, ``--set a.b=c`` and Python meet here::
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, did_you_mean
 
 BUNDLED = "bundled"
 """Model name that stands for the model shipped with the package."""
@@ -287,16 +297,31 @@ class Config(Section):
             ConfigError: the file is unreadable, a key is unknown or a value is wrong.
         """
         tree = _read_yaml(Path(path)) if path is not None else {}
+        own = copy.deepcopy(tree)
         for setting in settings:
             _set(tree, setting)
-        return cls.from_tree(tree, where=str(path) if path is not None else "settings")
+        try:
+            return cls.from_tree(tree, where="--set")
+        except ConfigError:
+            if path is not None:
+                cls.from_tree(own, where=str(path))  # told as the file's where it is the file's
+            raise
 
     @classmethod
-    def from_tree(cls, tree: Mapping[str, Any], where: str = "settings") -> Config:
+    def from_tree(cls, tree: Mapping[str, Any], where: str = "the configuration") -> Config:
         """Validate a nested mapping; errors name every wrong key, its value and what is allowed."""
+        return cls.model_validate(tree, context={"where": where})
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _told_to_people(
+        cls, tree: Any, handler: ModelWrapValidatorHandler[Config], info: ValidationInfo
+    ) -> Config:
         try:
-            return cls.model_validate(tree)
+            return handler(tree)
         except ValidationError as error:
+            context: dict[str, str] = info.context or {}
+            where = context.get("where", "engine.Config")
             raise ConfigError(_explain(error, where)) from None
 
     def override(self, **sections: Mapping[str, Any]) -> Config:
@@ -361,14 +386,30 @@ def _explain(error: ValidationError, where: str) -> str:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
         if problem["type"] == "extra_forbidden":
-            lines.append(f"  {key}: no such setting. Allowed here: {_allowed(problem['loc'])}")
+            lines.append(f"  {key}: no such setting{_meant(problem['loc'])}")
+            lines.append(f"    Allowed here: {', '.join(_beside(problem['loc']))}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             lines.append(f"  {key} = {problem['input']!r}: {message}")
     return "\n".join(lines)
 
 
-def _allowed(loc: tuple[int | str, ...]) -> str:
+def _meant(loc: tuple[int | str, ...]) -> str:
+    """The setting that may have been meant: one beside it, else one of that name elsewhere."""
+    key = str(loc[-1])
+    if told := did_you_mean(key, _beside(loc)):
+        return told
+    elsewhere = [
+        f"{name}.{key}"
+        for name, field in Config.model_fields.items()
+        if isinstance(field.annotation, type)
+        and issubclass(field.annotation, BaseModel)
+        and key in field.annotation.model_fields
+    ]
+    return f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
+
+
+def _beside(loc: tuple[int | str, ...]) -> list[str]:
     """Names of the settings beside an unknown key."""
     section: type[BaseModel] = Config
     for part in loc[:-1]:
@@ -376,4 +417,4 @@ def _allowed(loc: tuple[int | str, ...]) -> str:
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             annotation = FieldMap
         section = annotation
-    return ", ".join(section.model_fields)
+    return list(section.model_fields)

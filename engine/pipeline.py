@@ -18,7 +18,7 @@ from typing import Any
 
 from engine import __version__, heartbeat, models, nodes, rundir, terminal
 from engine.config import STAGE_NAMES, Config
-from engine.errors import ConfigError, PoolscoreError, RunDirError
+from engine.errors import ConfigError, PoolscoreError, RunDirError, did_you_mean
 from engine.failures import STORY_FILE, storage_error
 from engine.lock import exclusive
 from engine.progress import duration
@@ -257,7 +257,10 @@ def check_names(until: str | None, rebuild: Sequence[str] = ()) -> None:
     """Refuse names that no stage has."""
     for option, name in (("--until", until), *(("--rebuild", name) for name in rebuild)):
         if name is not None and name not in STAGE_NAMES:
-            raise ConfigError(f"{option} {name}: no such stage. Stages: {', '.join(STAGE_NAMES)}")
+            meant = did_you_mean(name, STAGE_NAMES)
+            raise ConfigError(
+                f"{option} {name}: no such stage{meant}\nStages: {', '.join(STAGE_NAMES)}"
+            )
 
 
 def local_path(run_dir: str | Path) -> Path:

@@ -15,7 +15,10 @@ from engine.results import Run
 from engine.step import SELECTED_JSONL, SELECTED_PARQUET
 
 NUM_HARDEST = 10
-TEXT_WIDTH = 64
+MARGIN = 14
+"""Characters before what is said of a thing."""
+TEXT_FROM, MIN_TEXT = 43, 30
+"""Where a row's texts begin on its line, and the least room they get."""
 
 
 def summary(run: Run, show_texts: bool = True) -> str:
@@ -34,7 +37,7 @@ def summary(run: Run, show_texts: bool = True) -> str:
     if "select" in done:
         parts.append(_selected(run, ok))
     parts.append(_places(run, done))
-    return "\n" + "\n\n".join(parts)
+    return "\n" + terminal.lines("\n\n".join(parts))
 
 
 def _numbers(scores: pa.Table, ok: pa.Table) -> str:
@@ -46,11 +49,14 @@ def _numbers(scores: pa.Table, ok: pa.Table) -> str:
     unlearnt = int((np.asarray(ok["lp_app_1"]) < 0).sum())
     return "\n".join(
         [
-            f"rows          {len(scores):,}, of them {len(ok):,} scored"
-            + (f"; not scored: {flagged}" if flagged else ""),
-            f"perplexity    median {middle('ppl_0'):,.1f} before, {middle('ppl_1'):,.1f} after one "
-            "epoch",
-            f"LP_app(1)     median {middle('lp_app_1'):.3f}; {unlearnt:,} rows got harder",
+            terminal.filled(
+                f"{'rows':<{MARGIN}}",
+                f"{len(scores):,}, of them {len(ok):,} scored"
+                + (f"; not scored: {flagged}" if flagged else ""),
+            ),
+            f"{'perplexity':<{MARGIN}}median {middle('ppl_0'):,.1f} before, "
+            f"{middle('ppl_1'):,.1f} after one epoch",
+            f"{'LP_app(1)':<{MARGIN}}median {middle('lp_app_1'):.3f}; {unlearnt:,} rows got harder",
         ]
     )
 
@@ -58,7 +64,9 @@ def _numbers(scores: pa.Table, ok: pa.Table) -> str:
 def _hardest(run: Run, ok: pa.Table, show_texts: bool) -> str:
     hardest = ok.sort_by([("lp_app_1", "ascending"), ("id", "ascending")]).slice(0, NUM_HARDEST)
     rows: list[int] = hardest["row"].to_pylist()
-    texts = _first_texts(run, rows) if show_texts else dict.fromkeys(rows, "")
+    texts = _first_texts(run, rows) if show_texts else dict.fromkeys(rows, ("", ""))
+    room = max(MIN_TEXT, terminal.width() - TEXT_FROM)
+    texts = {row: _two_ends(*pair, room) for row, pair in texts.items()}
     head = "instruction → response" if show_texts else "(texts: on a terminal, and in the report)"
     lines = [f"The {len(hardest)} hardest rows (learnt least of what they began with):", ""]
     lines.append(f"  {'row':>8}  {'LP_app':>7}  {'ppl_0':>9}  {'ppl_1':>9}  {head}")
@@ -71,10 +79,10 @@ def _hardest(run: Run, ok: pa.Table, show_texts: bool) -> str:
     return "\n".join(lines)
 
 
-def _first_texts(run: Run, rows: list[int]) -> dict[int, str]:
+def _first_texts(run: Run, rows: list[int]) -> dict[int, tuple[str, str]]:
     """First prompt and first response of some rows, on one line each."""
     step = run.step("pool")
-    texts: dict[int, str] = {}
+    texts: dict[int, tuple[str, str]] = {}
     end = 0
     for shard in step.shards():
         start, end = end, end + run.dir.num_rows(step.folder, shard)
@@ -85,12 +93,23 @@ def _first_texts(run: Run, rows: list[int]) -> dict[int, str]:
             by_role: dict[str, str] = {}
             for turn in entry["turns"]:
                 by_role.setdefault(turn["role"], " ".join(turn["content"].split()))
-            prompt, response = by_role.get(schema.USER, ""), by_role.get(schema.ASSISTANT, "")
-            texts[entry["row"]] = f"{_short(prompt)} → {_short(response, TEXT_WIDTH // 2)}"
+            texts[entry["row"]] = (
+                by_role.get(schema.USER, ""),
+                by_role.get(schema.ASSISTANT, ""),
+            )
     return texts
 
 
-def _short(text: str, width: int = TEXT_WIDTH) -> str:
+def _two_ends(prompt: str, response: str, room: int) -> str:
+    """Both texts on what is left of a line, a third of it for the response where both are long."""
+    if not prompt and not response:
+        return ""
+    arrow = " → "
+    short = _short(response, max(room // 3, room - len(arrow) - len(prompt)))
+    return _short(prompt, room - len(arrow) - len(short)) + arrow + short
+
+
+def _short(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
@@ -100,10 +119,11 @@ def _selected(run: Run, ok: pa.Table) -> str:
     def mean(table: pa.Table) -> float:
         return float(np.asarray(table["num_response_tokens"]).mean()) if len(table) else 0.0
 
-    return (
-        f"selected      {len(selection):,} rows, {run.config.select.order} end of "
+    return terminal.filled(
+        f"{'selected':<{MARGIN}}",
+        f"{len(selection):,} rows, {run.config.select.order} end of "
         f"{run.config.select.metric} in each of {len(selection['cluster'].unique()):,} clusters; "
-        f"mean response {mean(selection):.1f} tokens (scored pool: {mean(ok):.1f})"
+        f"mean response {mean(selection):.1f} tokens (scored pool: {mean(ok):.1f})",
     )
 
 

@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 import unicodedata
 
-WIDTH = 100
-"""Characters of a line of prose."""
-_JOINERS = "\u200c\u200d"  # of letters in Persian, of emoji: harmless, and meant
+MAX_WIDTH = 100
+"""Characters of a line of prose, where the terminal has room for them."""
+MIN_WIDTH = 40
+_HARMLESS = "\u00ad\u200c\u200d\u200e\u200f"
+"""Soft hyphens, joiners of letters and emoji, marks of direction: they act on one letter."""
 _PICTURES = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
 
 
-def plain(text: str) -> str:
-    """One line of text as it can be shown anywhere: control characters as pictures.
+def width() -> int:
+    """Characters that fit on a line of the terminal, or of a log."""
+    columns = shutil.get_terminal_size((MAX_WIDTH, 24)).columns
+    return max(MIN_WIDTH, min(MAX_WIDTH, columns))
+
+
+def plain(text: str, keep: str = "") -> str:
+    """Text as it can be shown anywhere: control characters as pictures, all but those in `keep`.
 
     A row's text or a file's name may hold escape sequences, which a terminal would obey, and
     marks that turn the direction of what follows.
     """
-    shown = text.translate(_PICTURES)
-    return "".join("\N{REPLACEMENT CHARACTER}" if _acts(letter) else letter for letter in shown)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter if letter in keep else _shown(letter) for letter in text)
 
 
-def _acts(letter: str) -> bool:
-    """Whether it is no letter but tells the terminal something (C1 controls, directions)."""
-    return (
-        letter not in _JOINERS
-        and not letter.isascii()
-        and unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp", "Cs")
-    )
+def _shown(letter: str) -> str:
+    if letter.isascii():
+        return letter.translate(_PICTURES)
+    acts = unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp", "Cs")  # C1, directions
+    return "\N{REPLACEMENT CHARACTER}" if acts and letter not in _HARMLESS else letter
+
+
+def lines(text: str) -> str:
+    """`plain` of a text of several lines, line by line."""
+    return plain(text, keep="\n")
+
+
+def filled(head: str, text: str) -> str:
+    """`text` behind `head`, wrapped below its own first word."""
+    return textwrap.fill(
+        text, width(), initial_indent=head, subsequent_indent=" " * len(head),
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def warning(text: str) -> str:
-    """``warning: …``, wrapped, its further lines below its first word."""
-    return textwrap.fill(
-        text, WIDTH, initial_indent="  warning: ", subsequent_indent=" " * 11,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+    """``warning: …``, wrapped."""
+    return filled("  warning: ", plain(text))

@@ -40,7 +40,10 @@ def check(result: tuple[int, str], *parts: str) -> None:
         assert part in text, text
 
 
-@pytest.mark.parametrize("command", [[], ["plan"], ["run"], ["status"], ["select"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], *([name] for name in ("plan", "run", "status", "select", "settings", "completion"))],
+)
 def test_help_has_a_text_for_every_option_and_examples(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,6 +58,38 @@ def test_help_has_a_text_for_every_option_and_examples(
 
 def _sub(parser, name: str):
     return parser._subparsers._group_actions[0].choices[name]
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["rnu"], "; did you mean 'run'?"),
+        (["select", "r", "--rows", "3", "--to", "a.jsonl", "--order", "lo"], "'low'?"),
+        (["run", "p.jsonl", "--run-dir", "r", "--rebild=x"], "; did you mean '--rebuild'?"),
+    ],
+)
+def test_typos_get_a_suggestion(
+    words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(words)
+    assert meant in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_commands_and_options(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["completion", shell]) == 0
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("select", "--run-dir", "--rebuild", "settings"))
+
+
+def test_bash_takes_the_completion(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["completion", "bash"])
+    script = capsys.readouterr().out + "\ncomplete -p poolscore"
+    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.strip().endswith("poolscore")
 
 
 def test_help_is_quick_to_come() -> None:

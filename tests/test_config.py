@@ -33,6 +33,32 @@ def test_an_unknown_key_is_refused_with_the_keys_beside_it() -> None:
     assert "percent, rows, tokens, metric, order, rule" in message
 
 
+@pytest.mark.parametrize(
+    ("setting", "meant"),
+    [
+        ("select.percnt=5", "; did you mean 'percent'?"),
+        ("selct.percent=5", "; did you mean 'select'?"),
+        ("finetune.percent=5", "; did you mean select.percent?"),
+        ("pool.fields={prompt: q, response: a, sytem: s}", "; did you mean 'system'?"),
+        ("select.colour=5", "\n"),
+    ],
+)
+def test_what_may_have_been_meant_is_named(setting: str, meant: str) -> None:
+    assert f"no such setting{meant}" in refusal(setting)
+
+
+def test_settings_are_told_where_they_were_given(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("select: {percent: 3}\n")
+    with pytest.raises(ConfigError, match=r"wrong settings in --set:\n  select\.order"):
+        Config.load(file, ["select.order=up"])
+    file.write_text("select: {percent: many}\n")
+    with pytest.raises(ConfigError, match=f"wrong settings in {file}:\n  select.percent"):
+        Config.load(file, ["select.order=low"])
+    with pytest.raises(ConfigError, match=r"in engine\.Config:\n  select\.percnt"):
+        Config(select={"percnt": 3})  # type: ignore[arg-type]
+
+
 def test_an_unknown_section_is_refused_with_the_sections() -> None:
     message = refusal("scoring.batch=5")
     assert "scoring: no such setting" in message

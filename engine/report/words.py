@@ -6,10 +6,9 @@ import math
 
 from engine import charts
 from engine.progress import duration
+from engine.terminal import plain
 
 MAX_CHARACTERS = 400
-# Control characters are shown as their pictures; in HTML they would vanish or be errors.
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 
 
 def change(before: float, after: float) -> str:
@@ -29,7 +28,12 @@ def cut(text: str, most: int = MAX_CHARACTERS) -> str:
     """The beginning of a text, control characters as pictures."""
     text = text.replace("\r\n", "\n")
     short = text if len(text) <= most else text[:most].rstrip() + "…"
-    return short.translate(_PICTURES)
+    return shown(short)
+
+
+def shown(text: str) -> str:
+    """Text with control characters as pictures; in HTML they would vanish or be errors."""
+    return plain(text, keep="\n\t")
 
 
 def count(value: int, noun: str = "") -> str:

@@ -85,6 +85,7 @@ def render(step: Step, found: Findings) -> str:
         loader=jinja2.PackageLoader("engine", "assets"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_harmless,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -105,6 +106,11 @@ def render(step: Step, found: Findings) -> str:
         settings=_settings(records),
         versions=_versions(records),
     )
+
+
+def _harmless(value: Any) -> Any:
+    """Whatever the page shows; file names and settings may hold control characters as rows may."""
+    return words.shown(value) if type(value) is str else value
 
 
 # ── words and tables ─────────────────────────────────────────────────────────────────────────────

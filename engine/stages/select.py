@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from engine import schema
 from engine.columns import equals, ranking_keys
 from engine.config import Config, SelectConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, did_you_mean
 from engine.maths import ranking
 from engine.maths.ranking import Keys
 from engine.nodes import Nodes
@@ -149,7 +149,8 @@ def _metric(config: Config, name: str) -> str:
     ]
     if name not in allowed:
         raise ConfigError(
-            f"select.metric = {name!r} is no score column. Use one of: " + ", ".join(allowed)
+            f"select.metric = {name!r} is no score column{did_you_mean(name, allowed)}\n"
+            f"Use one of: {', '.join(allowed)}"
         )
     return name
 
