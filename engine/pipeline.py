@@ -242,8 +242,8 @@ def check(config: Config, stages: Collection[str], cluster_nodes: nodes.Nodes) -
     """
     if "cluster" in stages and importlib.util.find_spec("faiss") is None:
         raise ConfigError(
-            "faiss is not installed, and the clusters need it. Install poolscore[cpu], or "
-            "poolscore[gpu] on a CUDA machine."
+            "faiss is not installed, and the clusters need it.\nIn poolscore's source folder: "
+            "pip install -c constraints.txt '.[cpu]', or '.[gpu]' on a CUDA machine."
         )
     if "tokens" in stages:
         tokens.check(config)

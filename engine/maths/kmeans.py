@@ -227,7 +227,7 @@ def _faiss() -> Any:
         import faiss
     except ImportError:
         raise ModuleNotFoundError(
-            "faiss is not installed. Install it with pip install 'poolscore[cpu]' or "
-            "'poolscore[gpu]'."
+            "faiss is not installed. In poolscore's source folder: pip install -c "
+            "constraints.txt '.[cpu]', or '.[gpu]' on a CUDA machine."
         ) from None
     return faiss
