@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from engine import __version__
 from engine.config import STAGE_NAMES, Config, SelectConfig
-from engine.errors import ConfigError, PoolscoreError, did_you_mean
+from engine.errors import ConfigError, PoolscoreError, RunDirError, did_you_mean
 from engine.terminal import lines
 
 EXAMPLES_RUN = """examples:
@@ -188,9 +188,15 @@ def _add_status(commands: Any) -> None:
         commands,
         "status",
         "show how far a run is, stage by stage",
-        "example:\n  poolscore status runs/mine\n",
+        "examples:\n  poolscore status runs/mine\n  poolscore status runs/mine --verify\n",
     )
     command.add_argument("run_dir", metavar="DIR", help="run directory")
+    command.add_argument(
+        "--verify",
+        action="store_true",
+        help="hash every file of the run, its pool and its models again; exit code 1 if one of "
+        "them is not what was recorded",
+    )
     _add_proxy(command)
     command.set_defaults(act=status)
 
@@ -226,7 +232,13 @@ def _add_select(commands: Any) -> None:
         "--to",
         required=True,
         metavar="FILE",
-        help=".jsonl for the pool's own lines, .parquet for the score columns and raw",
+        help=".jsonl for the pool's own lines, .parquet for the score columns and raw; missing "
+        "folders are made",
+    )
+    command.add_argument(
+        "--force",
+        action="store_true",
+        help="replace FILE where it is there; never one of the pool or the run",
     )
     _add_proxy(command)
     command.set_defaults(act=select)
@@ -309,7 +321,13 @@ def status(options: argparse.Namespace) -> None:
     from engine.results import open_run
     from engine.summary import status_table
 
-    print(status_table(open_run(options.run_dir, options.proxy)))
+    found = open_run(options.run_dir, options.proxy).status(options.verify)
+    print(status_table(found))
+    if options.verify:
+        if not found.is_as_recorded:
+            raise RunDirError("the run, or what it was made from, is not as it was recorded")
+        num = sum(len(stage.record.files) for stage in found.stages if stage.record)
+        print(f"\nverified: {num:,} files of the run, its pool and its models are as recorded")
 
 
 def select(options: argparse.Namespace) -> None:
@@ -326,7 +344,7 @@ def select(options: argparse.Namespace) -> None:
         if getattr(options, key) is not None
     }
     config: SelectConfig = Config.from_tree({"select": wanted}, "the command line").select
-    chosen = open_run(options.run_dir, options.proxy).select(config, target)
+    chosen = open_run(options.run_dir, options.proxy).select(config, target, options.force)
     print(f"{chosen.num_selected:,} of {chosen.num_candidates:,} scored rows → {target}")
 
 

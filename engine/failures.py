@@ -46,7 +46,7 @@ def for_people(step: Step) -> Iterator[None]:
             "resources.micro_batch_tokens or resources.num_workers.",
         )
         if failed is not original(error):
-            with contextlib.suppress(OSError):  # the error itself matters more
+            with contextlib.suppress(OSError, RunDirError):  # the error itself matters more
                 step.run.commit(STORY_FILE, "".join(traceback.format_exception(error)).encode())
         raise failed from None
 

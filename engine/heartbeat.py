@@ -114,7 +114,7 @@ def has_killed(work: Path) -> bool:
 
 
 def _sign(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)  # of a run that was renamed nothing is made again
     path.write_text(json.dumps(this_process()))
 
 

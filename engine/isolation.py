@@ -150,7 +150,7 @@ class Attempts:
         temporary = self.path.with_suffix(".new")
 
         def write() -> None:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
+            temporary.parent.mkdir(exist_ok=True)
             temporary.write_text(json.dumps(told))
             temporary.replace(self.path)
 

@@ -25,7 +25,7 @@ from filelock import FileLock
 from engine.errors import RunDirError
 from engine.heartbeat import can_be_seen, is_gone, this_process
 from engine.interrupts import interrupt_main, taking_interrupts
-from engine.rundir import LOCK
+from engine.rundir import LOCK, gone, make_root
 from engine.storage import PATIENCE_SECONDS
 
 HEARTBEAT_SECONDS = 5.0
@@ -34,17 +34,20 @@ STALE_SECONDS = PATIENCE_SECONDS + 60.0
 storage that is away."""
 MISSED_HEARTBEATS = 3
 """After which a run counts as dead that is watched."""
+MISSED_LOOKS = 2
+"""After which a folder counts as gone: a network file system may stumble once."""
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the run directory for the length of a ``with`` block.
+    """Hold the run directory, made here where it is not there, for the length of a ``with`` block.
 
     Raises:
-        RunDirError: another live run holds it, or took it over from this one, which stops then;
-            or the lock is a link, which would be written through.
+        RunDirError: another live run holds it, or took it over from this one, which stops then; it
+            cannot be made, or was renamed or removed; or the lock is a link, which would be
+            written through.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_root(folder)
     path, guard = folder / LOCK, folder / f"{LOCK}.guard"
     for file in (path, guard):
         if file.is_symlink():
@@ -59,6 +62,8 @@ def exclusive(folder: Path) -> Iterator[None]:
         with heart.taking_interrupts():
             yield
     except KeyboardInterrupt:
+        if heart.gone:
+            raise gone(folder) from None
         if heart.thief:
             thief = f"process {heart.thief['pid']} on {heart.thief['host']}"
             raise RunDirError(
@@ -127,20 +132,36 @@ class _Heart(threading.Thread):
         self.path, self.owner = path, owner
         self.stop = threading.Event()
         self.thief: dict[str, Any] = {}
+        self.folder = _identity(path.parent)
+        self.missed = 0
         self.may_interrupt = threading.current_thread() is threading.main_thread()
 
     @contextmanager
     def taking_interrupts(self) -> Iterator[None]:
         """Let SIGINT come through when it is this heart's; it stops before the handler goes."""
-        ours = taking_interrupts(lambda: self.thief) if self.may_interrupt else nullcontext()
+        ours = (
+            taking_interrupts(lambda: self.thief or self.gone)
+            if self.may_interrupt
+            else nullcontext()
+        )
         with ours:
             try:
                 yield
             finally:
                 self.stop.set()
 
+    @property
+    def gone(self) -> bool:
+        """Whether the folder under this run was renamed or removed."""
+        return self.missed >= MISSED_LOOKS
+
     def run(self) -> None:
         while not self.stop.wait(HEARTBEAT_SECONDS):
+            self._look_for_the_folder()
+            if self.gone:
+                if self.may_interrupt:
+                    interrupt_main()
+                continue
             with contextlib.suppress(OSError):  # a network file system may stumble; beat on
                 holder = _held(self.path)[0]
                 if holder == self.owner:
@@ -149,3 +170,16 @@ class _Heart(threading.Thread):
                     self.thief = holder
                     if self.may_interrupt:
                         interrupt_main()  # again and again: something may take it for itself
+
+    def _look_for_the_folder(self) -> None:
+        with contextlib.suppress(OSError):
+            self.missed = 0 if _identity(self.path.parent) == self.folder else self.missed + 1
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What stays the same of a folder whatever its name; None where there is none of this name."""
+    try:
+        status = folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino

@@ -50,7 +50,7 @@ def map_shards(
     shards = step.shards()
     missing = step.missing()
     rows = {shard: step.run.num_rows(POOL, shard) for shard in shards}
-    working = step.run.path / step.folder / heartbeat.FOLDER
+    working = step.run.make(step.folder) / heartbeat.FOLDER
     num_workers = nodes.num_workers(len(missing))
     progress = Progress(step.label, sum(rows.values()), "rows")
     progress.begin(sum(rows.values()) - sum(rows[shard] for shard in missing))

@@ -23,8 +23,9 @@ from engine.failures import STORY_FILE, storage_error
 from engine.lock import exclusive
 from engine.progress import duration
 from engine.provenance import commit, versions
+from engine.record import Record
 from engine.resolve import settle
-from engine.rundir import Record, RunDir
+from engine.rundir import RunDir, gone
 from engine.stages import cluster, embed, finetune, perplexity, pool, report, score, select, tokens
 from engine.stall import guarded
 from engine.step import (
@@ -44,6 +45,8 @@ from engine.step import (
     refuse_drift,
 )
 from engine.storage import is_storage_error
+from engine.targets import refuse_run_dir
+from engine.wholeness import lost, refuse_faults
 
 STAGES = (pool, embed, cluster, tokens, perplexity, finetune, score, select, report)
 
@@ -135,6 +138,7 @@ def run(
     rebuild = (rebuild,) if isinstance(rebuild, str) else tuple(rebuild)
     check_names(until, rebuild)
     target = RunDir(local_path(run_dir))
+    refuse_run_dir(config.pool.paths, target.path)
     with (
         _storage_errors_for_people(target),
         exclusive(target.path),
@@ -175,6 +179,9 @@ def run(
 def _do(step: Step, cluster_nodes: nodes.Nodes) -> Record:
     start = time.monotonic()
     module = _MODULES[step.stage]
+    for folder in step.inputs:
+        refuse_faults(step.run, folder, digests=True)
+    _begin(step)
     step.run.refuse_links(f"{step.folder}/{heartbeat.FOLDER}/any")
     working = step.run.path / step.folder / heartbeat.FOLDER
     shutil.rmtree(working, ignore_errors=True)  # what an interrupted run was at
@@ -182,6 +189,7 @@ def _do(step: Step, cluster_nodes: nodes.Nodes) -> Record:
         outcome: Outcome = module.run(step, cluster_nodes)
     shutil.rmtree(working, ignore_errors=True)
     _refuse_change(module, step)
+    entries = step.entries()
     record = Record(
         stage=step.stage,
         fingerprint=step.fingerprint,
@@ -195,15 +203,44 @@ def _do(step: Step, cluster_nodes: nodes.Nodes) -> Record:
         seconds=round(time.monotonic() - start, 3),
         peak_memory_bytes=outcome.peak_memory_bytes,
         workers=outcome.workers,
-        files=step.files(),
+        files=entries,
         details=dict(outcome.details),
         warnings=list(outcome.warnings),
         versions=versions(),
         commit=commit(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    _refuse_lost_rows(step, record)
     step.run.commit_record(step.folder, record)
     return record
+
+
+def _begin(step: Step) -> None:
+    """Make ready for a stage: what lies there and is current is kept, and is no whole stage."""
+    run, folder = step.run, step.folder
+    record = run.record(folder)
+    if record is not None:
+        for fault in lost(run, folder, record):  # of another size: whatever it is, it is no shard
+            (run.path / folder / fault.name).unlink(missing_ok=True)
+        run.unmark(folder)
+    run.refuse_links(f"{folder}/any")
+    run.make(folder)
+    step.tidy()
+
+
+def _refuse_lost_rows(step: Step, record: Record) -> None:
+    """Stop where what outlived a killed run has just written over a shard.
+
+    Raises:
+        RunDirError: the shards do not hold the rows that the stage has counted.
+    """
+    held = sum(record.files[shard].rows or 0 for shard in record.shards)
+    if record.shards and held != record.rows_out:
+        raise RunDirError(
+            f"{step.run.path / step.folder} holds {held:,} of {record.rows_out:,} rows: another "
+            "process writes there, as a worker of a killed run may.\nRun the same command again: "
+            "it goes on where it was."
+        )
 
 
 def _refuse_change(module: ModuleType, step: Step) -> None:
@@ -270,9 +307,17 @@ def local_path(run_dir: str | Path) -> Path:
             f"--run-dir {run_dir}: a run directory must be a path that every node sees.\n"
             "Mount the object store or use a shared file system; see docs/cluster.md."
         )
-    path = Path(run_dir).expanduser().resolve()
-    if path.exists() and not path.is_dir():
-        raise RunDirError(f"--run-dir {path} is a file. Name a folder.")
+    try:
+        path = Path(run_dir).expanduser().resolve()
+        if path.exists() and not path.is_dir():
+            raise RunDirError(f"--run-dir {path} is a file. Name a folder.")
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # no access, a ring of links, no such ~user
+        why = getattr(error, "strerror", None) or error
+        raise RunDirError(f"--run-dir {run_dir} cannot be used: {why}. Name a folder.") from None
     return path
 
 
@@ -303,6 +348,8 @@ def _storage_errors_for_people(run: RunDir) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not run.path.is_dir():
+            raise gone(run.path) from None
         if not is_storage_error(error):
             raise
         raise storage_error(f"the run in {run.path} stops", error) from None

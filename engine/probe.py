@@ -96,7 +96,7 @@ def measure_rows(config: Config, nodes: Nodes, lines: list[bytes]) -> Rows:
         ingest, encode = _sample_steps(config, Path(folder), lines)
         pool_seconds = _seconds(lambda: pool.run(ingest, nodes))
         pool_memory = peak_memory_bytes()
-        (shard,) = ingest.shards()
+        (shard,) = ingest.run.shards(POOL)
         # The first call of a tokenizer builds things that a run builds once.
         worker.template.encode([[(schema.USER, "a"), (schema.ASSISTANT, "b")]])
         token_seconds = _seconds(
@@ -347,7 +347,7 @@ def _sample_steps(config: Config, folder: Path, lines: list[bytes]) -> tuple[Ste
             "max_reject_fraction": 1,
         }
     )
-    run = RunDir(folder / "run")
+    run = RunDir(folder)
     ingest = Step("pool", POOL, 0, small, run, {}, {}, "plan")
     name = f"{proxy_folder(config)}/{TOKENS}"
     return ingest, Step("tokens", name, 0, small, run, {}, {POOL: "plan"}, "plan")

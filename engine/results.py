@@ -14,12 +14,24 @@ import pyarrow as pa
 
 from engine import rundir
 from engine.config import Config, SelectConfig
-from engine.errors import PoolscoreError, RunDirError
-from engine.pipeline import plan
-from engine.rundir import Record, RunDir
+from engine.errors import ConfigError, PoolscoreError, RunDirError
+from engine.pipeline import local_path, plan
+from engine.record import Record
+from engine.rundir import RunDir
 from engine.stages import select
-from engine.step import REJECTED_FILE, REPORT_FILE, SELECTED_PARQUET, Step, is_whole
+from engine.step import (
+    POOL,
+    REJECTED_FILE,
+    REPORT_FILE,
+    SELECTED_PARQUET,
+    Step,
+    differences,
+    is_whole,
+)
+from engine.targets import refuse_target, write_target
+from engine.wholeness import Fault, altered, foreign, lost, refuse_faults
 
+MAX_LINES = 12
 State = Literal["done", "part done", "missing", "drifted"]
 
 
@@ -32,6 +44,8 @@ class StageStatus:
     record: Record | None
     shards_done: int
     shards_total: int
+    faults: tuple[str, ...] = ()
+    """Files that are not what the record says, and what of the inputs has changed."""
 
 
 class Status(NamedTuple):
@@ -40,6 +54,11 @@ class Status(NamedTuple):
     stages: list[StageStatus]
     problem: str | None
     """Why the inputs could not be compared with the records, where they could not."""
+
+    @property
+    def is_as_recorded(self) -> bool:
+        """Whether every finished stage is what its record says, as far as was looked."""
+        return self.problem is None and not any(stage.faults for stage in self.stages)
 
 
 class Chosen(NamedTuple):
@@ -57,11 +76,12 @@ class Run:
         proxy: name of the proxy's folder; without it the proxy of the latest run.
 
     Raises:
-        RunDirError: there is no run, or none of that proxy.
+        RunDirError: there is no run, or none of that proxy, or a record or ``run.yaml`` in it
+            cannot be used.
     """
 
     def __init__(self, path: str | Path, proxy: str | None = None) -> None:
-        self.dir = RunDir(Path(path).expanduser().resolve())
+        self.dir = RunDir(local_path(path))
         own = Path("proxies") / proxy if proxy is not None else Path()
         settings = self.dir.path / own / rundir.SETTINGS
         if not settings.exists():
@@ -71,7 +91,14 @@ class Run:
                 f"there is no {settings.relative_to(self.dir.path)} in it."
                 + (f"\nProxies there: {', '.join(there)}." if there else "")
             )
-        self.config = Config.load(settings)
+        try:
+            self.config = Config.load(settings)
+        except ConfigError as error:
+            raise RunDirError(
+                f"{settings} is damaged, or of another version of poolscore:\n"
+                f"{_beginning(str(error))}\n"
+                "`poolscore run` with the settings of that run writes it anew."
+            ) from None
         self.steps = plan(self.config, self.dir, as_recorded=True)
 
     def step(self, stage: str, epoch: int = 0) -> Step:
@@ -101,66 +128,84 @@ class Run:
 
     def selection(self) -> pa.Table:
         """The selected rows: score columns and `raw` (`schema.selection`)."""
-        import pyarrow.parquet as pq
-
         step = self._finished("select")
-        return pq.read_table(self.dir.path / step.folder / SELECTED_PARQUET)
+        return self.dir.read_unmarked(step.folder, SELECTED_PARQUET)
 
-    def select(self, config: SelectConfig, target: Path) -> Chosen:
+    def select(self, config: SelectConfig, target: str | Path, force: bool = False) -> Chosen:
         """Select again from the stored scores and write the rows to `target`.
 
         Args:
             config: size, metric and order.
             target: ``.jsonl`` (the pool's own lines) or ``.parquet`` (score columns and `raw`).
+            force: replace a file that is there.
 
         Raises:
-            ConfigError: the metric is no score column, or more is asked for than there is.
-            RunDirError: the run has no scores yet, or `target` cannot be written.
+            ConfigError: the metric is no score column, more is asked for than there is, or
+                `target` is an input, a part of the run, or there already.
+            RunDirError: the run has no scores yet, or is not whole, or `target` cannot be written.
         """
+        target = Path(target)
+        refuse_target(target, self.config, self.dir.path, force)
         self._finished("score")
+        self._finished("pool")  # whose lines are selected
         step = self.step("select")
         candidates, rows = select.choose(step, config)
-        temporary = target.with_name(f".{target.name}.tmp")
-        try:
-            select.write(step, rows, temporary, target.suffix.removeprefix("."))
-            temporary.replace(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise RunDirError(f"cannot write {target}: {error.strerror}") from None
+        suffix = target.suffix.removeprefix(".")
+        write_target(target, lambda path: select.write(step, rows, path, suffix))
         return Chosen(len(candidates.row), len(rows))
 
     def report(self) -> Path:
         """The report, an HTML page."""
         return self.dir.path / self._finished("report").folder / REPORT_FILE
 
-    def status(self) -> Status:
-        """How far each step is, measured against the pool and the models as they are now."""
+    def status(self, verify: bool = False) -> Status:
+        """How far each step is, measured against the pool and the models as they are now.
+
+        Args:
+            verify: hash every file of the run, its pool and its models, whatever is remembered.
+        """
         problem = None
         try:
-            steps = plan(self.config, self.dir)
+            steps = plan(self.config, RunDir(self.dir.path, {}) if verify else self.dir)
         except PoolscoreError as error:  # the pool or a model is gone: take the records' word
             steps, problem = self.steps, str(error)
-        return Status([self._status(step) for step in steps], problem)
+        return Status([self._status(step, verify) for step in steps], problem)
 
-    def _status(self, step: Step) -> StageStatus:
+    def _status(self, step: Step, verify: bool) -> StageStatus:
         record = self.dir.record(step.folder)
-        shards = step.shards()
-        if record is not None:
-            if record.fingerprint != step.fingerprint:
-                return StageStatus(step, "drifted", record, len(shards), len(shards))
-            if is_whole(step, record):
-                return StageStatus(step, "done", record, len(shards), len(shards))
-        done = len(shards) - len(step.missing())
-        return StageStatus(step, "part done" if done else "missing", None, done, len(shards))
+        pool = self.dir.record(POOL)
+        if record is None:
+            known = step.run.shards(POOL) if pool is None else pool.shards
+            here = known if step.folder == POOL or pool is not None else []
+            done = sum(self.dir.is_current(step.folder, s, step.fingerprint) for s in here)
+            return StageStatus(step, "part done" if done else "missing", None, done, len(known))
+        faults: list[Fault] = [
+            *(gone := lost(self.dir, step.folder, record)),
+            *foreign(self.dir, step.folder, record),
+        ]
+        if verify:
+            sound = record.files.keys() - {fault.name for fault in gone}
+            faults += altered(self.dir, step.folder, record, sorted(sound))
+        told = tuple(map(str, faults))
+        total = len(record.shards)
+        if record.fingerprint != step.fingerprint:
+            changed = differences(record.settings, dict(step.settings)) if step.settings else []
+            told += tuple(f"{key}: was {old!r}, now {new!r}" for key, old, new in changed)
+            return StageStatus(step, "drifted", record, total, total, told)
+        if is_whole(step, record):
+            return StageStatus(step, "done", record, total, total, told)
+        done = sum(self.dir.is_current(step.folder, s, step.fingerprint) for s in record.shards)
+        state: State = "part done" if done else "missing"
+        return StageStatus(step, state, None, done, total, told)
 
     def _finished(self, stage: str) -> Step:
         step = self.step(stage)
-        record = self.dir.record(step.folder)
-        if record is None:
+        if self.dir.record(step.folder) is None:
             raise RunDirError(
                 f"the stage {stage} of {self.dir.path} is not done. Run `poolscore run` with the "
                 "same settings to finish it."
             )
+        record = refuse_faults(self.dir, step.folder)
         if record.inputs != dict(step.inputs):
             raise RunDirError(
                 f"{self.dir.path / step.folder} was made from inputs that have changed since.\n"
@@ -171,6 +216,12 @@ class Run:
     def _shards(self, stage: str) -> pa.Table:
         step = self._finished(stage)
         return rundir.concat([step.read(step.folder, shard) for shard in step.shards()])
+
+
+def _beginning(text: str) -> str:
+    """As much of an error's text as leaves room for what is said around it."""
+    lines = text.splitlines()
+    return "\n".join([*lines[:MAX_LINES], *(["…"] if len(lines) > MAX_LINES else [])])
 
 
 def open_run(path: str | Path, proxy: str | None = None) -> Run:

@@ -14,8 +14,10 @@ import pyarrow as pa
 
 from engine.config import Config
 from engine.errors import RunDirError
-from engine.rundir import Record, RunDir
+from engine.record import FileEntry, Record, is_shard
+from engine.rundir import RunDir
 from engine.threads import in_order
+from engine.wholeness import entries, foreign, in_words, lost
 
 POOL = "1-pool"
 EMBED = "2-embed"
@@ -34,6 +36,13 @@ STEPS_FILE = "steps.parquet"
 SELECTED_PARQUET = "selected.parquet"
 SELECTED_JSONL = "selected.jsonl"
 REPORT_FILE = "report.html"
+
+_BESIDE_SHARDS = {
+    "pool": (REJECTED_FILE,),
+    "cluster": (CENTROIDS_FILE,),
+    "select": (SELECTED_JSONL, SELECTED_PARQUET),
+    "report": (REPORT_FILE,),
+}
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,18 @@ class Step:
         return folder if epoch is None else f"{folder}/epoch-{epoch}"
 
     def shards(self) -> list[str]:
-        """The run's shard names, in order."""
-        return self.run.shards(POOL)
+        """The run's shard names, in order: those that the pool's record lists.
+
+        Raises:
+            RunDirError: the pool is not finished, so that nobody knows them all.
+        """
+        record = self.run.record(POOL)
+        if record is None:
+            raise RunDirError(
+                f"{self.run.path / POOL} is not finished, and everything else is made of it. Run "
+                "`poolscore run` with the same settings to finish it."
+            )
+        return record.shards
 
     def read(self, folder: str, shard: str, columns: list[str] | None = None) -> pa.Table:
         """One shard of an input (or of this step's own output), its fingerprint checked."""
@@ -93,9 +112,36 @@ class Step:
         """Write one file of this step's output."""
         self.run.commit_table(self.folder, shard, table, self.fingerprint, receipt)
 
-    def files(self) -> list[str]:
-        """Names of the files this step has written so far, its record aside."""
-        return [name for name in self.run.names(self.folder) if not name.startswith((".", "_"))]
+    def entries(self) -> dict[str, FileEntry]:
+        """What its record says of the files that this step has written.
+
+        Raises:
+            RunDirError: a file is none of them, or cannot be read.
+        """
+        self.tidy()
+        return entries(self.run, self.folder, self.run.sizes(self.folder))
+
+    def tidy(self) -> None:
+        """Remove what a killed run left here under other settings; refuse what no run wrote.
+
+        Raises:
+            RunDirError: names such a file.
+        """
+        if self.stage == "finetune":  # which writes whole models, and clears its folder itself
+            return
+        beside = _BESIDE_SHARDS.get(self.stage, ())
+        for name in self.run.sizes(self.folder):
+            if name in beside or self.run.is_current(self.folder, name, self.fingerprint):
+                continue
+            path = self.run.path / self.folder / name
+            if self.run.is_leftover(self.folder, name, self.fingerprint):
+                path.unlink(missing_ok=True)
+            elif not is_shard(name) or name not in self._to_write():
+                raise RunDirError(f"{path} is no file of this run, and lies in its way. Move it.")
+
+    def _to_write(self) -> list[str]:
+        """Shards that this step will write over, whatever lies under their names."""
+        return self.run.shards(POOL) if self.folder == POOL else self.shards()
 
     def missing(self) -> list[str]:
         """Shards this step has yet to write: what a resumed run works on."""
@@ -110,22 +156,25 @@ def proxy_folder(config: Config) -> str:
 
 
 def is_whole(step: Step, record: Record) -> bool:
-    """Whether the stage's record fits the settings, every file that it lists is there, and every
-    shard is of these settings: what outlives a killed run may write over those of the next one.
+    """Whether the stage's record fits the settings, every file that it lists is there in its full
+    size, and every shard is of these settings: what outlives a killed run may write over those of
+    the next one.
     """
-    if record.fingerprint != step.fingerprint or not set(record.files) <= set(step.files()):
+    if record.fingerprint != step.fingerprint or lost(step.run, step.folder, record):
         return False
-    shards = [name for name in step.shards() if name in record.files]
-    return all(
-        in_order(lambda shard: step.run.is_current(step.folder, shard, step.fingerprint), shards)
-    )
+
+    def current(shard: str) -> bool:
+        return step.run.is_current(step.folder, shard, step.fingerprint)
+
+    return all(in_order(current, record.shards))
 
 
 def refuse_drift(*steps: Step) -> list[bool]:
     """Whether each step is whole. Records made under other settings stop the run.
 
     Raises:
-        RunDirError: names each setting that differs, both values and the two ways out.
+        RunDirError: names each setting that differs, both values and the two ways out; or files in
+            a finished stage's folder that the stage has not written.
     """
     records = [step.run.record(step.folder) for step in steps]
     drifted = [
@@ -137,6 +186,14 @@ def refuse_drift(*steps: Step) -> list[bool]:
     roots = [(step, leaves) for step, leaves in drifted if leaves] or drifted[:1]
     if roots:
         raise RunDirError(_drift_message(roots))
+    strange = [
+        fault
+        for step, record in zip(steps, records, strict=True)
+        if record is not None
+        for fault in foreign(step.run, step.folder, record)
+    ]
+    if strange:
+        raise RunDirError(in_words(steps[0].run, strange))
     return [
         record is not None and is_whole(step, record)
         for step, record in zip(steps, records, strict=True)

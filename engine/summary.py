@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from engine import schema, terminal
 from engine.progress import duration
-from engine.results import Run
+from engine.results import Run, Status
 from engine.step import SELECTED_JSONL, SELECTED_PARQUET
 
 NUM_HARDEST = 10
@@ -19,6 +19,8 @@ MARGIN = 14
 """Characters before what is said of a thing."""
 TEXT_FROM, MIN_TEXT = 43, 30
 """Where a row's texts begin on its line, and the least room they get."""
+MAX_FAULTS = 10
+"""Of one stage."""
 
 
 def summary(run: Run, show_texts: bool = True) -> str:
@@ -84,8 +86,9 @@ def _first_texts(run: Run, rows: list[int]) -> dict[int, tuple[str, str]]:
     step = run.step("pool")
     texts: dict[int, tuple[str, str]] = {}
     end = 0
-    for shard in step.shards():
-        start, end = end, end + run.dir.num_rows(step.folder, shard)
+    record = run.records()[step.folder]
+    for shard in record.shards:
+        start, end = end, end + (record.files[shard].rows or 0)
         if not any(start <= row < end for row in rows):
             continue
         table = step.read(step.folder, shard, ["row", "turns"])
@@ -144,11 +147,11 @@ def _shown(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def status_table(run: Run) -> str:
-    """Stage by stage: state, rows, flagged rows, seconds."""
+def status_table(status: Status) -> str:
+    """Stage by stage: state, rows, flagged rows, seconds; then what is not as it was recorded."""
     lines = [f"{'stage':<20} {'state':<10} {'rows':>12} {'flagged':>9} {'time':>13}"]
     total = 0.0
-    stages, problem = run.status()
+    stages, problem = status
     for entry in stages:
         record = entry.record
         state: str = entry.state
@@ -169,6 +172,12 @@ def status_table(run: Run) -> str:
     for entry in stages:
         for text in entry.record.warnings if entry.record else ():
             lines += ["", f"{entry.step.label}:", terminal.warning(text)]
+    for entry in stages:
+        if entry.faults:
+            lines += ["", f"{entry.step.label} is not as it was recorded:"]
+            lines += [f"  {terminal.plain(fault)}" for fault in entry.faults[:MAX_FAULTS]]
+            if len(entry.faults) > MAX_FAULTS:
+                lines.append(f"  and {len(entry.faults) - MAX_FAULTS:,} more")
     if problem is not None:
         lines += ["", "Whether anything has drifted cannot be told:", problem]
     return "\n".join(lines)

@@ -10,14 +10,17 @@ import pyarrow as pa
 
 from engine import schema
 from engine.config import Config
+from engine.record import Record
 from engine.rundir import RunDir
 from engine.step import CLUSTER, PERPLEXITY, POOL, TOKENS, Step, proxy_folder
+from engine.wholeness import entries
 
 
 def make_step(folder: Path, stage: str, own: str, config: Config | None = None) -> Step:
     """A step that may read every folder that `commit_pool` and `commit_measured` write."""
     config = config or Config.from_tree({"proxy": {"name": "hand"}})
     base = proxy_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
     names = [POOL, CLUSTER, f"{base}/{TOKENS}"]
     names += [f"{base}/{PERPLEXITY}/epoch-{i}" for i in range(config.finetune.num_epochs + 1)]
     inputs = {name: f"made-{name}" for name in names}
@@ -31,7 +34,35 @@ def full_id(digits: str) -> str:
 
 def commit(step: Step, name: str, shard: str, table: pa.Table) -> None:
     """Write one shard of an input under its made fingerprint."""
+    step.run.path.mkdir(parents=True, exist_ok=True)
     step.run.commit_table(name, shard, table, step.inputs[name])
+    if name == POOL:
+        mark_whole(step.run, POOL, step.inputs[POOL])
+
+
+def mark_whole(run: RunDir, folder: str, fingerprint: str, stage: str = "pool") -> Record:
+    """The record of a stage that has written what lies in its folder."""
+    files = entries(run, folder, run.sizes(folder))
+    num_rows = sum(entry.rows or 0 for name, entry in files.items() if name.startswith("part-"))
+    record = Record(
+        stage=stage,
+        fingerprint=fingerprint,
+        settings={},
+        inputs={},
+        rows_in=num_rows,
+        rows_out=num_rows,
+        flags={},
+        seconds=0.0,
+        peak_memory_bytes=0,
+        workers=1,
+        files=files,
+        details={},
+        versions={},
+        commit=None,
+        finished="2024-01-01T00:00:00+00:00",
+    )
+    run.commit_record(folder, record)
+    return record
 
 
 def reader(step: Step, stage: str, own: str) -> Step:

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import rundir, storage
+from engine import hashes, rundir, shards, storage
 from engine.errors import RunDirError
 from engine.rundir import RECORD, Record, RunDir, concat, fingerprint
 
@@ -32,6 +32,7 @@ TABLE = pa.table({"id": ["a", "b", "c"], "x": pa.array([1.5, None, -2.0], pa.flo
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
+    (tmp_path / "run").mkdir()
     return RunDir(tmp_path / "run")
 
 
@@ -53,7 +54,7 @@ def record(**changes: Any) -> Record:
         "seconds": 1.25,
         "peak_memory_bytes": 2**33,
         "workers": 2,
-        "files": ["part-00000.parquet"],
+        "files": {"part-00000.parquet": {"bytes": 7, "sha256": "0" * 64, "rows": 3}},
         "details": {"größe": [1, {"a": 2.5}]},
         "versions": {"torch": "2.13.0"},
         "commit": None,
@@ -80,7 +81,7 @@ def interrupted_write(*args: Any, **_: Any) -> None:
 
 
 def test_an_interrupted_table_leaves_nothing(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rundir.pq, "write_table", interrupted_write)
+    monkeypatch.setattr(shards.pq, "write_table", interrupted_write)
     with pytest.raises(KeyboardInterrupt):
         run.commit_table(FOLDER, SHARD, TABLE, "f")
     assert files(run) == []
@@ -90,7 +91,7 @@ def test_an_interrupted_table_leaves_the_one_before(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.commit_table(FOLDER, SHARD, TABLE, "f")
-    monkeypatch.setattr(rundir.pq, "write_table", interrupted_write)
+    monkeypatch.setattr(shards.pq, "write_table", interrupted_write)
     with pytest.raises(KeyboardInterrupt):
         run.commit_table(FOLDER, SHARD, TABLE.slice(1), "g")
     monkeypatch.undo()
@@ -266,7 +267,7 @@ def test_a_flipped_bit_raises_no_foreign_error(run: RunDir) -> None:
 def test_shards_are_listed_in_order_and_nothing_else_is(run: RunDir) -> None:
     for name in ("part-00010.parquet", "part-00002.parquet", "centroids.parquet"):
         run.commit_table("3-cluster", name, TABLE, "f")
-    (run.path / "3-cluster" / ".part-00003.parquet.0123.tmp").write_bytes(b"half")
+    (run.path / "3-cluster" / f".part-00003.parquet.{7:032x}.tmp").write_bytes(b"half")
     assert run.shards("3-cluster") == ["part-00002.parquet", "part-00010.parquet"]
     assert run.shards("4-tokens") == []
 
@@ -344,7 +345,7 @@ def test_a_known_path_size_and_time_is_not_hashed_again(
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     run.hash_files({"weights": path})
-    monkeypatch.setattr(rundir, "_sha256", lambda _: pytest.fail("it is read again"))
+    monkeypatch.setattr(hashes, "sha256", lambda _: pytest.fail("it is read again"))
     assert RunDir(run.path).hash_files({"other name": path}) == {"other name": sha256(b"one")}
 
 
@@ -544,8 +545,8 @@ def test_a_disk_that_fails_is_not_taken_for_damaged_bytes(
     def fails(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(rundir.pq, "read_schema", fails)
-    monkeypatch.setattr(rundir.pq, "ParquetFile", fails)
+    monkeypatch.setattr(shards.pq, "read_schema", fails)
+    monkeypatch.setattr(shards.pq, "ParquetFile", fails)
     with pytest.raises(RunDirError, match=r"part-00000.*cannot be read: Too many open files"):
         getattr(run, ask)(FOLDER, SHARD, "f")
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from handmade import mark_whole
 
 from engine.config import Config
 from engine.errors import RunDirError
-from engine.rundir import Record, RunDir, fingerprint
+from engine.record import Record, fingerprint
+from engine.rundir import RunDir
 from engine.step import POOL, Step, differences, refuse_drift
 
 
@@ -36,6 +38,7 @@ def step_at(
 
 
 def finish(step: Step) -> None:
+    step.run.path.mkdir(exist_ok=True)
     record = Record(
         stage=step.stage,
         fingerprint=step.fingerprint,
@@ -47,7 +50,7 @@ def finish(step: Step) -> None:
         seconds=0.0,
         peak_memory_bytes=0,
         workers=1,
-        files=step.files(),
+        files=step.entries(),
         details={},
         versions={},
         commit=None,
@@ -118,6 +121,7 @@ def test_drift_of_an_input_is_refused_too(tmp_path: Path) -> None:
 def pool_of(path: Path, *shards: str) -> None:
     for shard in shards:
         RunDir(path).commit_table(POOL, shard, pa.table({"row": [1, 2]}), "aaa")
+    mark_whole(RunDir(path), POOL, "aaa")
 
 
 def test_missing_are_the_shards_without_a_current_result(tmp_path: Path) -> None:
@@ -168,7 +172,9 @@ def test_a_stage_written_over_by_what_outlived_an_older_run_is_not_done(tmp_path
     finish(step)
     assert refuse_drift(step) == [True]
     older.commit("part-00007.parquet", pa.table({"x": [1]}))  # of a pool that was larger
-    assert refuse_drift(step) == [True]
+    with pytest.raises(RunDirError, match=r"part-00007\.parquet is no file of this run"):
+        refuse_drift(step)
+    (tmp_path / step.folder / "part-00007.parquet").unlink()
     older.commit("part-00001.parquet", pa.table({"x": [1]}))
     assert refuse_drift(step) == [False]
     assert step.missing() == ["part-00001.parquet"]

@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from engine import rundir, schema
-from engine.rundir import Record
+from engine.record import Record
 from engine.step import (
     CENTROIDS_FILE,
     CLUSTER,
@@ -24,7 +23,6 @@ from engine.step import (
     STEPS_FILE,
     Step,
 )
-from engine.storage import patiently
 
 NUM_EXAMPLES = 10
 FloatArray = npt.NDArray[np.float64]
@@ -81,8 +79,7 @@ def read_findings(step: Step) -> Findings:
 
 def _selected_rows(step: Step) -> npt.NDArray[np.int64]:
     """Rows of the selection; its file is made for other tools and carries no fingerprint."""
-    file = step.run.path / step.proxy_input(SELECT) / SELECTED_PARQUET
-    table = patiently(lambda: pq.read_table(file, columns=["row"]))
+    table = step.run.read_unmarked(step.proxy_input(SELECT), SELECTED_PARQUET, ["row"])
     return np.asarray(table["row"], dtype=np.int64)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from engine import checkpoints, heartbeat, live, models, schema, training_rows
 from engine.config import Config
-from engine.errors import ConfigError, WorkerError
+from engine.errors import ConfigError, RunDirError, WorkerError
 from engine.failures import for_people, understood
 from engine.nodes import Nodes
 from engine.progress import Progress
@@ -94,8 +94,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
 def _clear_all_but_checkpoints(step: Step) -> None:
     """Remove what an interrupted run left, the checkpoints of this very training aside."""
     folder = step.run.path / step.folder
-    kept = folder / checkpoints.FOLDER
-    kept.mkdir(parents=True, exist_ok=True)
+    kept = step.run.make(f"{step.folder}/{checkpoints.FOLDER}")
     (folder / RECORD).unlink(missing_ok=True)
     for path in (*folder.iterdir(), *kept.iterdir()):
         if path in (kept, kept / step.fingerprint):
@@ -190,7 +189,8 @@ def _train_worker(told: dict[str, Any]) -> None:
         # Storage that is away may be back by the time Ray Train has started the workers again.
         problem = None if is_away(error) else understood(job.step.label, error)
         if problem is not None:
-            with contextlib.suppress(OSError):  # a disk too full even for that: tried again too
+            # A disk too full even for that is tried again too.
+            with contextlib.suppress(OSError, RunDirError):
                 job.step.run.commit(f"{job.step.folder}/{ERROR_FILE}", str(problem).encode())
         raise
 

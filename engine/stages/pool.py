@@ -111,7 +111,7 @@ def _parts_folder(step: Step) -> Iterator[Path]:
     own = step.run.path / step.folder
 
     def make() -> Path:
-        own.mkdir(parents=True, exist_ok=True)
+        step.run.make(step.folder)
         for left in own.glob(".parts-*"):
             shutil.rmtree(left, ignore_errors=True)
         return Path(tempfile.mkdtemp(prefix=".parts-", dir=own))

@@ -19,6 +19,7 @@ from engine import schema
 from engine.config import Config
 from engine.nodes import Nodes
 from engine.parallel import peak_memory_bytes
+from engine.record import Record
 from engine.report import words
 from engine.report.figures import all_figures
 from engine.report.findings import (
@@ -31,7 +32,7 @@ from engine.report.findings import (
     read_texts,
     values,
 )
-from engine.rundir import Record, RunDir
+from engine.rundir import RunDir
 from engine.step import (
     POOL,
     REPORT_FILE,

@@ -103,7 +103,7 @@ def write(step: Step, rows: Rows, path: Path, suffix: str) -> None:
                 file.writelines(f"{one_line(text)}\n" for text in raw.to_pylist())
         return
     wanted = schema.selection(step.config.finetune.num_epochs)
-    with pq.ParquetWriter(path, wanted, compression="zstd") as writer:
+    with pq.ParquetWriter(path, wanted, compression="zstd", write_page_checksum=True) as writer:
         for table in _selected(step, rows, _scores_and_raw):
             writer.write_table(table)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import save_tiny_opt
-from handmade import make_step
+from handmade import make_step, mark_whole
 
 from engine import schema
 from engine.assets import bundled_proxy
@@ -56,6 +56,7 @@ def commit_tokens(folder: Path, rows: list[Encoded | None], shard_rows: int) -> 
         table = as_table(ids, part, flags)
         step.run.commit_table(folder_name, name, table, step.inputs[folder_name])
         step.run.commit_table("1-pool", name, table, "made-1-pool")  # for the shards' names
+    mark_whole(step.run, "1-pool", "made-1-pool")
     return step
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from handmade import make_step
+from handmade import make_step, mark_whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +35,9 @@ def ingest(
     config = Config.from_tree({"pool": tree})
     made = make_step(tmp_path / "run", "pool", "unused", config)
     step = Step("pool", POOL, 0, config, made.run, {}, {}, "made-pool")
-    return step, pool.run(step, nodes, piece_bytes)
+    outcome = pool.run(step, nodes, piece_bytes)
+    mark_whole(step.run, POOL, step.fingerprint)
+    return step, outcome
 
 
 def rows_of(step: Step) -> list[dict]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from handmade import make_step
+from handmade import make_step, mark_whole
 
 from engine import schema
 from engine.config import Config
@@ -153,6 +153,7 @@ def ingest(folder: Path, piece_bytes: int, **settings: object) -> Step:
     run = make_step(folder.parent / "run", "pool", "unused", config).run
     step = Step("pool", POOL, 0, config, run, {}, {}, "made-pool")
     outcome = pool.run(step, None, piece_bytes)
+    mark_whole(step.run, POOL, step.fingerprint)
     assert outcome.rows_in == outcome.rows_out + outcome.rejected
     return step
 

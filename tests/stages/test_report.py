@@ -22,6 +22,7 @@ from engine.nodes import Nodes
 from engine.rundir import Record, RunDir
 from engine.stages import report
 from engine.step import Outcome, Step
+from engine.wholeness import entries
 
 PROXY = "proxies/nano"
 SCORE, SELECT = f"{PROXY}/7-score", f"{PROXY}/8-select"
@@ -85,6 +86,7 @@ class Pool:
 
 def write(path: Path, pool: Pool) -> Step:
     """Write the run directory and give the report's step in it."""
+    path.mkdir(exist_ok=True)
     run = RunDir(path)
     epochs = [f"{PROXY}/6-finetune/epoch-{e}" for e in range(1, pool.num_epochs + 1)]
     folders = ["1-pool", "3-cluster", f"{PROXY}/4-tokens", *epochs, SCORE, SELECT]
@@ -133,7 +135,7 @@ def write_records(run: RunDir, pool: Pool, inputs: dict[str, str]) -> None:
             seconds=61.0,
             peak_memory_bytes=2**30,
             workers=1,
-            files=[],
+            files=entries(run, folder, run.sizes(folder)),
             details={"rejected": pool.rejected} if stage == "pool" else {},
             versions={"poolscore": "0.1.0"},
             commit="0123456789ab",
