@@ -48,6 +48,7 @@ def write_pool(path: Path, num_rows: int) -> None:
 def ingest(path: Path, folder: Path, nodes: Nodes | None) -> None:
     """Run stage 1 into `folder`."""
     config = Config.from_tree({"pool": {"paths": [str(path)]}})
+    folder.mkdir(exist_ok=True)
     pool.run(Step("pool", POOL, 0, config, RunDir(folder), {}, {}, "benchmark"), nodes)
 
 

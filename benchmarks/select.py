@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks import runs
 from benchmarks.harness import REPOSITORY, Row, limit, peak_memory_mb, publish
 from engine import schema
 from engine.config import Config
-from engine.rundir import RunDir
+from engine.rundir import RunDir, make_root
 from engine.step import CLUSTER, PERPLEXITY, POOL, SCORE, SELECT, TOKENS, Step, proxy_folder
 from engine.threads import in_order
 
@@ -142,8 +143,10 @@ def make(run: RunDir, num_rows: int) -> None:
         for folder, table in zip(step.inputs, tables, strict=False):
             run.commit_table(folder, f"part-{number:05d}.parquet", table, step.inputs[folder])
 
+    make_root(run.path)
     for _ in in_order(lambda item: write(*item), enumerate(starts)):
         pass
+    runs.mark_whole(Step("pool", POOL, 0, step.config, run, {}, {}, step.inputs[POOL]))
 
 
 def _shard(start: int, end: int, num_rows: int) -> list[pa.Table]:

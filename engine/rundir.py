@@ -93,7 +93,7 @@ class RunDir:
 
         def stage() -> None:
             self.make(PurePath(name).parent)
-            with staging.staged(target) as temporary:
+            with self._there(), staging.staged(target) as temporary:
                 write(temporary)
 
         patiently(stage)
