@@ -57,6 +57,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         _refuse_if_held(path)
         path.write_text(json.dumps(owner))
     heart = _Heart(path, owner)
+    itself = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # whatever its name
     heart.start()
     try:
         with heart.taking_interrupts():
@@ -73,9 +74,12 @@ def exclusive(folder: Path) -> Iterator[None]:
         raise
     finally:
         heart.join()
-        with contextlib.suppress(OSError):  # the run's own error matters more
-            if _held(path)[0] == owner:  # a run that slept past its heartbeat has lost the lock
-                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ValueError):  # the run's own error matters more
+            with open(os.open(LOCK, os.O_RDONLY, dir_fd=itself)) as file:  # noqa: PTH123
+                holder = json.load(file)
+            if holder == owner:  # a run that slept past its heartbeat has lost the lock
+                os.unlink(LOCK, dir_fd=itself)
+        os.close(itself)
 
 
 def _refuse_if_held(path: Path) -> None:

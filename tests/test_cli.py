@@ -182,6 +182,33 @@ class TestErrors:
         check(poolscore(*again, *change), "holdout_fraction: was 0.0, now 0.5", "--rebuild pool")
         assert poolscore(*again, *change, "--rebuild", "pool")[0] == 0
 
+    def test_verify_finds_what_is_not_as_recorded(
+        self, poolscore: Run, pool_file: Path, tmp_path: Path
+    ) -> None:
+        run_dir = tmp_path / "r"
+        verify = ("status", run_dir, "--verify")
+        again = ("run", pool_file, "--run-dir", run_dir, "--until", "pool", *TOLERANT)
+        assert poolscore(*again)[0] == 0
+        assert poolscore(*verify)[0] == 0
+        shard = run_dir / "1-pool" / "part-00000.parquet"
+        whole = shard.read_bytes()
+        shard.write_bytes(whole.replace(b"parquet-cpp", b"parquet-Cpp"))  # in its footer
+        assert poolscore("status", run_dir)[0] == 0
+        check(poolscore(*verify), "not as it was recorded")
+        shard.write_bytes(whole)
+        assert poolscore(*verify)[0] == 0
+        # A source that changed behind the digest that is remembered of it.
+        hashes = json.loads((run_dir / "hashes.json").read_text())
+        pool_file.write_bytes(pool_file.read_bytes().replace(b"red", b"rod"))
+        now = rundir.RunDir(run_dir).hash_files({"pool": pool_file})["pool"]
+        known = json.loads((run_dir / "hashes.json").read_text())
+        lied = {
+            key: next(iter(hashes.values())) if value == now else value
+            for key, value in known.items()
+        }
+        (run_dir / "hashes.json").write_text(json.dumps(lied))
+        check(poolscore(*verify), "not as it was recorded")
+
     def test_a_directory_in_use(self, poolscore: Run, pool_file: Path, tmp_path: Path) -> None:
         run_dir = tmp_path / "r"
         run_dir.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -206,3 +207,40 @@ def test_the_lock_of_a_process_that_nobody_reaps_is_taken_over(tmp_path: Path) -
     with exclusive(tmp_path):
         assert owner_of(tmp_path)["pid"] == os.getpid()
     process.wait()
+
+
+@pytest.mark.parametrize("how", ["renamed", "removed", "another"])
+def test_a_run_whose_directory_goes_stops_and_makes_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
+    folder, moved = tmp_path / "run", tmp_path / "moved"
+    told = pytest.raises(RunDirError, match=r"run is gone: it was renamed or removed")
+    with told, exclusive(folder):
+        if how == "removed":
+            shutil.rmtree(folder)
+        else:
+            folder.rename(moved)
+        if how == "another":
+            folder.mkdir()
+        time.sleep(30)
+        pytest.fail("it goes on")
+    there = {"renamed": ["moved"], "removed": [], "another": ["moved", "run"]}
+    assert sorted(path.name for path in tmp_path.iterdir()) == there[how]
+    assert how != "another" or list(folder.iterdir()) == []
+    if how == "renamed":
+        with exclusive(moved):  # the lock was given back where it had gone
+            assert owner_of(moved)["pid"] == os.getpid()
+
+
+def test_a_directory_that_cannot_be_seen_for_a_moment_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.3)
+    folder, moved = tmp_path / "run", tmp_path / "moved"
+    with exclusive(folder):
+        folder.rename(moved)
+        time.sleep(0.35)
+        moved.rename(folder)
+        time.sleep(0.7)
+    assert not (folder / LOCK).exists()

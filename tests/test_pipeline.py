@@ -226,7 +226,7 @@ def test_select_again_from_stored_scores(finished: engine.Run, tmp_path: Path) -
     chosen = finished.select(SelectConfig(rows=7), target)
     assert chosen == (46, 7)
     assert len(target.read_text().splitlines()) == 7
-    finished.select(SelectConfig(rows=46), target)
+    finished.select(SelectConfig(rows=46), target, force=True)
     assert sorted(target.read_text().splitlines()) == sorted(
         raw
         for raw, flag in zip(
@@ -234,6 +234,30 @@ def test_select_again_from_stored_scores(finished: engine.Run, tmp_path: Path) -
         )
         if flag == "ok"
     )
+
+
+def test_what_is_lost_is_made_again_and_nothing_else(
+    finished: engine.Run, pool: Path, tiny_opt: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A shard of the pool, of the scores and of a stage that works by shards: the same bytes."""
+    folder = tmp_path / "mended"
+    shutil.copytree(finished.dir.path, folder)
+    broken = [
+        folder / POOL / "part-00001.parquet",
+        folder / finished.step("embed").folder / "part-00002.parquet",
+        folder / finished.step("score").folder / "part-00000.parquet",
+    ]
+    broken[0].unlink()
+    broken[1].write_bytes(broken[1].read_bytes() + b"more")
+    broken[2].write_bytes(broken[2].read_bytes()[:-1])
+    with pytest.raises(RunDirError, match=r"1-pool/part-00001\.parquet is missing"):
+        engine.open_run(folder).pool()
+    capsys.readouterr()
+    pipeline.run(make_config(pool, tiny_opt, num_workers=1), folder)
+    assert capsys.readouterr().out.count("done before") == len(finished.steps) - 3
+    for path in broken:
+        assert path.read_bytes() == (finished.dir.path / path.relative_to(folder)).read_bytes()
+    assert engine.open_run(folder).status(verify=True).is_as_recorded
 
 
 def test_the_stages_are_the_documented_ones() -> None:

@@ -247,21 +247,98 @@ def test_a_shard_cut_short_anywhere_is_not_current(run: RunDir) -> None:
         assert str(path) in str(caught.value)
 
 
-def test_a_flipped_bit_raises_no_foreign_error(run: RunDir) -> None:
-    run.commit_table(FOLDER, SHARD, TABLE, "f")
+KINDS = pa.table(
+    {
+        "text": [f"text {i % 5}" for i in range(64)],  # of few values: a dictionary page
+        "number": pa.array([i / 7 for i in range(64)], pa.float64()),
+        "null": pa.array([None] * 64, pa.int32()),
+        "list": [[i, i + 1] for i in range(64)],
+        "flag": [i % 3 == 0 for i in range(64)],
+    }
+)
+
+
+def test_no_flipped_bit_of_the_data_goes_unnoticed(run: RunDir) -> None:
+    """Each bit before the footer: an error that names the file, or what was written comes out."""
+    run.commit_table(FOLDER, SHARD, KINDS, "f")
     path = run.path / FOLDER / SHARD
     whole = path.read_bytes()
-    num_refused = 0
-    for place in range(0, len(whole), 3):
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    told: list[str] = []
+    for bit in range(8 * footer):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        try:
+            assert run.read_table(FOLDER, SHARD, "f").equals(KINDS), bit
+        except RunDirError as error:
+            told.append(str(error))
+    assert all(f"{path} is damaged" in text for text in told)
+    assert len(told) > 0.8 * 8 * footer  # the rest are numbers in headers that nobody reads
+
+
+def test_a_flipped_bit_of_the_footer_is_an_error_or_another_digest(run: RunDir) -> None:
+    run.commit_table(FOLDER, SHARD, KINDS, "f")
+    path = run.path / FOLDER / SHARD
+    whole = path.read_bytes()
+    before = run.digest(FOLDER, SHARD)
+    told: list[str] = []
+    start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for place in range(start, len(whole)):
         data = bytearray(whole)
         data[place] ^= 1 << place % 8
         path.write_bytes(data)
         run.is_current(FOLDER, SHARD, "f")  # a damaged footer makes it not current, no more
-        try:
-            run.read_table(FOLDER, SHARD, "f")
-        except RunDirError:
-            num_refused += 1
-    assert num_refused > 100
+        for ask in (
+            lambda: run.read_table(FOLDER, SHARD, "f"),
+            lambda: run.num_rows(FOLDER, SHARD),
+            lambda: run.receipt(FOLDER, SHARD),
+        ):
+            try:
+                ask()
+            except RunDirError as error:
+                told.append(str(error))
+        assert run.digest(FOLDER, SHARD) != before
+    assert all(str(path) in text for text in told)
+
+
+def test_what_cannot_be_read_is_told_by_path(run: RunDir) -> None:
+    (run.path / FOLDER).mkdir(parents=True)
+    for ask in (run.num_rows, run.receipt, run.digest):
+        with pytest.raises(RunDirError, match=r"part-00000\.parquet is missing"):
+            ask(FOLDER, SHARD)
+    (run.path / FOLDER / SHARD).write_bytes(b"PAR1 cut off")
+    for ask in (run.num_rows, run.receipt):
+        with pytest.raises(RunDirError, match=r"part-00000\.parquet is damaged"):
+            ask(FOLDER, SHARD)
+    (run.path / "folder").write_bytes(b"a file in the place of a stage")
+    assert run.record("folder") is None
+    assert run.sizes("folder") == {}
+
+
+def test_only_our_own_temporary_files_are_swept(run: RunDir, tmp_path: Path) -> None:
+    """Not those that look alike, nor in folders of somebody else, nor behind links."""
+    own = f".part-00000.parquet.{5:032x}.tmp"
+    swept = [own, f"1-pool/{own}", f"proxies/any/{own}", f"{FOLDER}/{own}"]
+    kept = [
+        f"notes/{own}",
+        f"1-pool/sub/{own}",
+        "1-pool/.part-00000.parquet.tmp",
+        "1-pool/.mine.tmp",
+        f"1-pool/part-00000.parquet.{5:032x}.tmp",
+        f"1-pool/.x.{5:031x}.tmp",
+        f"proxies/any/8-select/{own}/inside",
+    ]
+    for name in (*swept, *kept):
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_bytes(b"half")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / own).write_bytes(b"another run's")
+    (run.path / "2-embed").symlink_to(outside)
+    run.sweep()
+    assert files(run) == sorted(kept)
+    assert (outside / own).exists()
 
 
 def test_shards_are_listed_in_order_and_nothing_else_is(run: RunDir) -> None:
