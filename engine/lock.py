@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from engine.errors import RunDirError
+from engine.errors import PoolscoreError, RunDirError
 from engine.heartbeat import can_be_seen, is_gone, this_process
 from engine.interrupts import interrupt_main, taking_interrupts
 from engine.rundir import LOCK, gone, make_root
@@ -62,10 +62,11 @@ def exclusive(folder: Path) -> Iterator[None]:
     try:
         with heart.taking_interrupts():
             yield
-    except KeyboardInterrupt:
-        if heart.gone:
+    except (KeyboardInterrupt, OSError, PoolscoreError) as error:
+        # What fails first in a folder that has gone says only that some file is not there.
+        if heart.gone or _identity(folder) != heart.folder:
             raise gone(folder) from None
-        if heart.thief:
+        if heart.thief and isinstance(error, KeyboardInterrupt):
             thief = f"process {heart.thief['pid']} on {heart.thief['host']}"
             raise RunDirError(
                 f"{folder} was taken over by {thief}, since this run gave no sign of life there "

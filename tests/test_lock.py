@@ -244,3 +244,11 @@ def test_a_directory_that_cannot_be_seen_for_a_moment_is_not_gone(
         moved.rename(folder)
         time.sleep(0.7)
     assert not (folder / LOCK).exists()
+
+
+def test_what_fails_first_in_a_directory_that_is_gone_is_no_riddle(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    told = pytest.raises(RunDirError, match="run is gone")
+    with told, exclusive(folder):
+        folder.rename(tmp_path / "moved")
+        (folder / "2-embed").mkdir()
