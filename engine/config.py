@@ -183,10 +183,14 @@ class FinetuneConfig(Section):
     """Length of the cosine schedule in epochs; the paper's P_1 lies in one of 3."""
     learning_rate: PositiveFloat | None = None
     """Peak learning rate; without it the bundled proxy's own, else the paper's 2e-5."""
-    batch_size: PositiveInt = 96
-    """Rows per optimizer step, over all workers."""
+    schedule: Literal["nonzero", "published"] = "nonzero"
+    """Cosine with warm-up: `nonzero` trains in every step, `published` is the paper's, whose first
+    step has the learning rate 0 and so trains nothing."""
+    batch_size: PositiveInt | None = None
+    """Rows per optimizer step, over all workers; without it the paper's 96, or less for a pool
+    that would give an epoch fewer than 32 steps then (64, 32, 16 or 8)."""
     warmup_fraction: Fraction01 = 0.03
-    """Part of the schedule over which the learning rate rises from 0."""
+    """Part of the schedule over which the learning rate rises to its peak."""
     weight_decay: NonNegativeFloat = 0.0
     """AdamW's decoupled weight decay."""
     betas: tuple[Fraction01, Fraction01] = (0.9, 0.999)

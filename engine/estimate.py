@@ -123,7 +123,13 @@ def _measure(config: Config, cluster: Nodes, sample: sampling.Sample, todo: set[
         taken = rows.input_ids.take(training), rows.scored.take(training)
         room = {"num_cpus": cluster.cpus_per_train_worker, "num_gpus": cluster.gpus_per_worker}
         (speeds["finetune"],), starts["finetune"] = _in_tasks(
-            "finetune", room, probe.measure_training, config, cluster, *taken
+            "finetune",
+            room,
+            probe.measure_training,
+            config,
+            cluster,
+            *taken,
+            known.num_training_rows,
         )
     return measured
 

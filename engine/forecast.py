@@ -111,10 +111,15 @@ class Forecast:
         return rows, num_clusters(rows, clusters.rows_per_cluster, clusters.num)
 
     @property
+    def num_training_rows(self) -> int:
+        """Rows of a training epoch."""
+        return round(int(self.sample.is_train.sum()) * self.factor)
+
+    @property
     def num_selected(self) -> int:
         """Rows that select will take."""
         select = self.config.select
-        candidates = round(int(self.sample.is_train.sum()) * self.factor)
+        candidates = self.num_training_rows
         if select.rows is not None:
             return min(select.rows, candidates)
         if select.tokens is not None:
@@ -217,7 +222,7 @@ def _finetune(known: Forecast, speed: Speed, step: Step) -> dict[str, Any]:
     tokens, follows = speed.tokens * known.factor, step.epoch < known.config.finetune.num_epochs
     start = known.measured.starts.get("finetune", 0.0) + TRAIN_SECONDS
     return {
-        "rows": round(int(known.sample.is_train.sum()) * known.factor),
+        "rows": known.num_training_rows,
         "tokens": round(tokens),
         "flops": speed.flops * known.factor,
         "seconds": start + speed.seconds * known.factor / known.cluster.train_workers,

@@ -228,11 +228,16 @@ def measure_scoring(
     )
 
 
-def measure_training(config: Config, nodes: Nodes, input_ids: Ragged, scored: Ragged) -> Speed:
-    """Forward, backward and AdamW on micro-batches of a training epoch, DeepSpeed left out."""
+def measure_training(
+    config: Config, nodes: Nodes, input_ids: Ragged, scored: Ragged, num_rows: int
+) -> Speed:
+    """Forward, backward and AdamW on micro-batches of a training epoch, DeepSpeed left out.
+
+    `num_rows` rows of the whole pool are trained on: they decide the size of a batch.
+    """
     import torch
 
-    from engine.maths import batching
+    from engine.maths import batching, schedule
     from engine.maths.flops import Shape, forward_flops, training_flops
     from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
     from engine.training import load_without_dropout
@@ -248,7 +253,8 @@ def measure_training(config: Config, nodes: Nodes, input_ids: Ragged, scored: Ra
     nll = nll.train().to(plan.device)
     optimizer = torch.optim.AdamW(nll.parameters(), plan.learning_rate, fused=True)
     lengths = input_ids.lengths
-    steps = batching.steps(np.arange(len(input_ids)), plan.config.batch_size)
+    batch_size = plan.config.batch_size or schedule.chosen_batch_size(num_rows)
+    steps = batching.steps(np.arange(len(input_ids)), batch_size)
     micros = [m for step in steps for m in _micro_batches(step, lengths, plan)]
     micros.sort(key=lambda rows: -len(rows) * int(lengths[rows].max()))
 

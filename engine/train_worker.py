@@ -12,7 +12,7 @@ from engine.checkpoints import Checkpoints
 from engine.errors import DamagedError, WorkerError
 from engine.step import FINETUNE, STEPS_FILE, Step
 from engine.training import Trainer
-from engine.training_plan import TrainingPlan, plan_of
+from engine.training_plan import plan_of
 from engine.training_rows import load_rows
 from engine.training_state import load_state, save_state
 
@@ -47,7 +47,7 @@ def train(step: Step, device: str, num_threads: int) -> None:
             save_state(trainer.engine, trainer.plan, folder / STATE_FOLDER)
     if steps is not None:  # rank 0
         models.load_tokenizer(models.proxy_source(config)).save_pretrained(saved)
-        _commit(step, saved, steps, trainer.plan)
+        _commit(step, saved, steps, trainer)
         live.tell(news, len(trainer.rows.ids), steps["loss"][-1].as_py(), seconds)
 
 
@@ -62,16 +62,17 @@ def _resume(trainer: Trainer, step: Step) -> int:
         raise WorkerError(f"{error}\nTrain from the start: --rebuild finetune") from None
 
 
-def _commit(step: Step, saved: Path, steps: pa.Table, plan: TrainingPlan) -> None:
+def _commit(step: Step, saved: Path, steps: pa.Table, trainer: Trainer) -> None:
     for path in sorted(saved.iterdir()):
         step.run.commit_file(f"{step.folder}/{path.name}", path)
     saved.rmdir()
     losses = steps["loss"].to_pylist()
     receipt = {
         "steps": len(losses),
+        "batch_size": trainer.batch_size,
         "first_loss": losses[0],
         "last_loss": losses[-1],
-        "zero_stage": plan.zero_stage,
-        "activation_checkpointing": plan.activation_checkpointing,
+        "zero_stage": trainer.plan.zero_stage,
+        "activation_checkpointing": trainer.plan.activation_checkpointing,
     }
     step.commit(STEPS_FILE, steps, receipt)

@@ -28,7 +28,7 @@ from torch import nn
 from engine import heartbeat, models, schema
 from engine.checkpoints import STEPS_SO_FAR, Checkpoints
 from engine.errors import DamagedError, WorkerError
-from engine.maths import batching
+from engine.maths import batching, schedule
 from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
 from engine.storage import patiently
 from engine.training_plan import TrainingPlan, fit_to_memory
@@ -47,7 +47,7 @@ class Trainer:
         self.rows = rows
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.lengths = rows.input_ids.lengths
-        self.steps_per_epoch = math.ceil(len(rows.ids) / plan.config.batch_size)
+        self.batch_size = plan.config.batch_size or schedule.chosen_batch_size(len(rows.ids))
         models.use_threads(plan.num_threads)
         self.model, self.kept = load_without_dropout(plan)
         self.plan = plan = fit_to_memory(plan, self.model, self.world_size)
@@ -58,12 +58,9 @@ class Trainer:
 
     def _initialise(self) -> Any:
         deepspeed = import_deepspeed(self.plan.device)
-        from transformers import get_cosine_schedule_with_warmup
-
         config = self.plan.config
         bounds = self.plan.zero_stage != 3
         nll = TokenNLL(self.model, self.full_logits, bounds_training=bounds).train()
-        total = self.steps_per_epoch * self.plan.schedule_epochs
         optimizer = torch.optim.AdamW(
             nll.parameters(),
             lr=self.plan.learning_rate,
@@ -72,11 +69,17 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        warmup = math.ceil(total * config.warmup_fraction)
+        rate = schedule.rate_by_step(
+            len(self.rows.ids),
+            self.batch_size,
+            self.plan.schedule_epochs,
+            config.warmup_fraction,
+            config.schedule,
+        )
         engine, *_ = deepspeed.initialize(
             model=nll,
             optimizer=optimizer,
-            lr_scheduler=get_cosine_schedule_with_warmup(optimizer, warmup, total),
+            lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, rate),
             config=deepspeed_config(self.plan),
         )
         load_no_code(engine)
@@ -103,8 +106,8 @@ class Trainer:
         before = self._taken_up(checkpoints)
         first, steps, seen = (len(before) if before is not None else 0), [], []
         saved = time.monotonic()
-        done = min(first * self.plan.config.batch_size, len(order))
-        for index, batch in enumerate(batching.steps(order, self.plan.config.batch_size)):
+        done = min(first * self.batch_size, len(order))
+        for index, batch in enumerate(batching.steps(order, self.batch_size)):
             if index < first:
                 continue
             # Dropout, where there is any, must not depend on where the epoch was taken up.

@@ -37,6 +37,7 @@ def test_the_papers_settings(name: str) -> None:
     assert config.proxy.template == "alpaca"
     assert config.proxy.max_tokens == 512
     assert config.finetune.learning_rate == 2e-5
+    assert config.finetune.schedule == "published"
     assert config.finetune.schedule_epochs == 3
     assert config.finetune.batch_size == 96
     assert config.finetune.warmup_fraction == 0.03

@@ -86,6 +86,14 @@ def test_zero_stages_and_worlds_agree(worlds: dict[str, Any], other: str) -> Non
         torch.testing.assert_close(weights(two)[name], weight, atol=2e-5, rtol=1e-3, msg=name)
 
 
+def test_learning_rates_are_those_of_the_schedule(worlds: dict[str, Any]) -> None:
+    """Three steps an epoch, two epochs, a peak of 5e-3: the peak at once, then a cosine."""
+    parts = 0.5 * (1 + np.cos(np.pi * np.arange(6) / 6))
+    for name, world in worlds.items():
+        own = parts[3:] if name.endswith("-2") else parts[:3]
+        np.testing.assert_allclose(world["learning_rate"], 5e-3 * own, rtol=1e-12, err_msg=name)
+
+
 def test_loss_falls_and_each_world_sees_the_same_rows(worlds: dict[str, Any]) -> None:
     for name, world in worlds.items():
         assert world["loss"][-1] < world["loss"][0] - 0.05, name
@@ -133,6 +141,7 @@ def test_an_epoch_goes_on_from_its_checkpoint(worlds: dict[str, Any], world: str
     whole, killed = worlds[f"{world}-1"], worlds[f"{world}-killed"]
     np.testing.assert_array_equal(killed["loss"], whole["loss"])
     np.testing.assert_array_equal(killed["rows"], whole["rows"])
+    np.testing.assert_array_equal(killed["learning_rate"], whole["learning_rate"])
     for name, weight in weights(whole).items():
         torch.testing.assert_close(weights(killed)[name], weight, atol=1e-6, rtol=0, msg=name)
 

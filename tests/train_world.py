@@ -144,7 +144,8 @@ def main() -> None:
         if table is not None:
             width = max(map(len, table["rows"].to_pylist()))
             padded = [r + [-1] * (width - len(r)) for r in table["rows"].to_pylist()]
-            np.savez(f"{name}.npz", loss=np.asarray(table["loss"]), rows=np.array(padded), **extra)
+            numbers = {key: np.asarray(table[key]) for key in ("loss", "learning_rate")}
+            np.savez(f"{name}.npz", **numbers, rows=np.array(padded), **extra)
 
 
 if __name__ == "__main__":
