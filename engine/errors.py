@@ -57,6 +57,10 @@ class WorkerError(PoolscoreError):
     """A worker failed or died."""
 
 
+class NothingLearntError(PoolscoreError):
+    """An epoch left every score as it was, or none: there is nothing to tell hard rows by."""
+
+
 class RunDirError(PoolscoreError):
     """The run directory cannot serve this run."""
 

@@ -215,6 +215,25 @@ def context_length(source: ModelSource, max_tokens: int) -> int:
     return min(max_tokens, positions) if positions else max_tokens
 
 
+def vocabulary_size(source: ModelSource) -> int:
+    """Tokens the model chooses among; 0 where its configuration does not say."""
+    path = source.tokenizer_folder() / "config.json"
+    with _loading(path, "configuration"):
+        config = json.loads(path.read_text())
+        return int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size", 0))
+
+
+def note_of(source: ModelSource, run: RunDir) -> str | None:
+    """What people should know of this very proxy: told by its weights, so a copy is the same."""
+
+    def weights(of: ModelSource) -> list[str]:
+        files: dict[str, str] = of.identity(run).get("files", {})
+        return sorted(digest for name, digest in files.items() if name.endswith(".safetensors"))
+
+    bundled = ModelSource("proxy.model", BUNDLED)
+    return bundled_proxy().note if weights(source) == weights(bundled) else None
+
+
 def load_language_model(folder: Path, dtype: str, device: str, **overrides: Any) -> PreTrainedModel:
     """A causal language model in evaluation mode.
 

@@ -70,7 +70,8 @@ def layout(config: Config) -> list[tuple[ModuleType, str, int, list[str]]]:
     for epoch, weights in zip(epochs, trained, strict=True):
         before = trained[: epoch - 1][-1:]
         stages.append((finetune, weights, epoch, [POOL, tokens_, measured[0], *before]))
-        stages.append((perplexity, measured[epoch], epoch, [tokens_, weights]))
+        reads = [POOL, tokens_, measured[epoch - 1], weights]
+        stages.append((perplexity, measured[epoch], epoch, reads))
     stages += [
         (score, score_, 0, [POOL, CLUSTER, tokens_, *measured]),
         (select, select_, 0, [POOL, score_]),

@@ -20,6 +20,7 @@ from engine import checkpoints, heartbeat, live, models, schema, training_rows
 from engine.config import Config
 from engine.errors import ConfigError, RunDirError, WorkerError
 from engine.failures import for_people, understood
+from engine.maths import schedule
 from engine.nodes import Nodes
 from engine.progress import Progress
 from engine.rundir import RECORD, RunDir
@@ -27,7 +28,7 @@ from engine.step import POOL, STEPS_FILE, Outcome, Step
 from engine.storage import is_away, patiently
 
 NAME = "finetune"
-VERSION = 2
+VERSION = 3
 RAY_FOLDER = ".ray"
 ERROR_FILE = ".error"
 """In the folder of an epoch: what a worker has to say to people."""
@@ -63,6 +64,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
             "no row can be trained on: every row is flagged or held out. See `poolscore status`, "
             "and the flags in 1-pool and 4-tokens."
         )
+    _refuse_rate_0(step, num_rows)
     step.run.refuse_links(f"{RAY_FOLDER}/any")
     step.run.refuse_links(f"{step.folder}/{checkpoints.FOLDER}/{step.fingerprint}/any")
     patiently(partial(_clear_all_but_checkpoints, step))
@@ -88,7 +90,47 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         workers=nodes.train_workers,
         peak_memory_bytes=watcher.peak_memory_bytes,
         details={**receipt, "epoch_seconds": round(watcher.epoch_seconds, 3)},
+        warnings=_few_steps(num_rows, receipt["steps"], receipt["batch_size"]),
     )
+
+
+def _refuse_rate_0(step: Step, num_rows: int) -> None:
+    """Refuse an epoch whose every step has the learning rate 0.
+
+    Raises:
+        ConfigError: the published schedule has but one step for this epoch, its first.
+    """
+    config = step.config.finetune
+    assert config.schedule_epochs is not None, "resolved before a run"
+    chosen = schedule.chosen_batch_size(num_rows)
+    batch_size = config.batch_size or chosen
+    rate = schedule.rate_by_step(
+        num_rows, batch_size, config.schedule_epochs, config.warmup_fraction, config.schedule
+    )
+    steps = schedule.num_steps(num_rows, batch_size)
+    if not any(rate(at) for at in range((step.epoch - 1) * steps, step.epoch * steps)):
+        raise ConfigError(
+            f"{step.label} would learn nothing: {num_rows:,} rows in batches of {batch_size} are "
+            f"{steps} optimizer step{'' if steps == 1 else 's'}, and the published schedule gives "
+            "its first step the learning rate 0.\n"
+            "Use finetune.schedule=nonzero, or a smaller finetune.batch_size (without the setting "
+            f"it would be {chosen})."
+        )
+
+
+def _few_steps(num_rows: int, steps: int, batch_size: int) -> list[str]:
+    """A warning where an epoch is too short for its scores to mean much."""
+    if steps >= schedule.ENOUGH_STEPS:
+        return []
+    smaller = batch_size > schedule.chosen_batch_size(num_rows)
+    return [
+        f"this epoch had only {steps} optimizer step{'' if steps == 1 else 's'} of up to "
+        f"{batch_size} rows ({schedule.ENOUGH_STEPS} are wanted): the scores say little, since in "
+        "so few steps a proxy learns what all rows share, and hardly what any one row holds. Take "
+        "the hardest rows as examples to look at, not as a selection to train on. "
+        + ("A smaller finetune.batch_size or more" if smaller else "More")
+        + " rows give more steps."
+    ]
 
 
 def _clear_all_but_checkpoints(step: Step) -> None:

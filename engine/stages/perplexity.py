@@ -2,13 +2,14 @@
 
 Reads ``4-tokens`` (and the epoch's weights from ``6-finetune``); writes, shard by shard, the
 sufficient statistics `nll_sum`, `num_tokens` and `nll_last` (`schema.PERPLEXITY`): any later score
-is arithmetic on them. Null for flagged rows.
+is arithmetic on them. Null for flagged rows. After an epoch they are held against those before it
+(and the split of ``1-pool``), to tell whether anything was learnt (`sanity`).
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine import heartbeat, models, schema
+from engine import heartbeat, models, sanity, schema
 from engine.actor import DEVICE_LOST, Made, Skip
 from engine.columns import to_ragged
 from engine.config import Config
@@ -45,7 +46,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     config = step.config
     nodes = nodes.for_shards(len(step.shards()), models.proxy_bytes(config))
     trained = step.run.path / step.proxy_input(FINETUNE, step.epoch)
-    return map_shards(
+    outcome = map_shards(
         step,
         nodes,
         PerplexityWorker,
@@ -57,6 +58,8 @@ def run(step: Step, nodes: Nodes) -> Outcome:
             "num_threads": nodes.cpus_per_worker,
         },
     )
+    warnings, details = sanity.of_epoch(step) if step.epoch else (sanity.of_proxy(step), {})
+    return replace(outcome, warnings=warnings, details={**outcome.details, **details})
 
 
 @dataclass(frozen=True)
