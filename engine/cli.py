@@ -332,6 +332,7 @@ def status(options: argparse.Namespace) -> None:
 
 def select(options: argparse.Namespace) -> None:
     """``poolscore select``"""
+    from engine import sanity, terminal
     from engine.results import open_run
 
     target = Path(options.to)
@@ -344,8 +345,11 @@ def select(options: argparse.Namespace) -> None:
         if getattr(options, key) is not None
     }
     config: SelectConfig = Config.from_tree({"select": wanted}, "the command line").select
-    chosen = open_run(options.run_dir, options.proxy).select(config, target, options.force)
+    finished = open_run(options.run_dir, options.proxy)
+    chosen = finished.select(config, target, options.force)
     print(f"{chosen.num_selected:,} of {chosen.num_candidates:,} scored rows → {target}")
+    for text in sanity.cautions(finished.records().values()):
+        print(terminal.warning(text))
 
 
 def settings(options: argparse.Namespace) -> None:

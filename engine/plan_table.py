@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.estimate import Estimate
 from engine.forecast import StageEstimate
+from engine.maths.schedule import ENOUGH_STEPS, chosen_batch_size, num_steps
 from engine.progress import duration
 
 BUDGET_GAIN = 1.05
@@ -92,6 +93,24 @@ def _basis(found: Estimate) -> list[str]:
 
 
 def _hints(found: Estimate) -> list[str]:
+    """What would be better."""
+    return [*_few_steps(found), *_faster(found)]
+
+
+def _few_steps(found: Estimate) -> list[str]:
+    """That the training will be too short for its scores to say much."""
+    rows = next((stage.rows for stage in found.stages if stage.label == "finetune epoch 1"), 0)
+    batch_size = found.config.finetune.batch_size or chosen_batch_size(rows)
+    steps = num_steps(rows, batch_size)
+    if not rows or steps >= ENOUGH_STEPS:
+        return []
+    return [
+        f"The proxy's epoch will have {steps} optimizer steps of up to {batch_size} rows: with "
+        f"fewer than {ENOUGH_STEPS} the scores say little."
+    ]
+
+
+def _faster(found: Estimate) -> list[str]:
     """What would be faster."""
     scoring = found.measured.speeds.get("perplexity")
     if scoring is None:

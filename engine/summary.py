@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine import schema, terminal
+from engine import sanity, schema, terminal
 from engine.progress import duration
 from engine.results import Run, Status
 from engine.step import SELECTED_JSONL, SELECTED_PARQUET
@@ -35,14 +35,25 @@ def summary(run: Run, show_texts: bool = True) -> str:
         return f"\nDone so far: {', '.join(sorted(done))}. Run directory: {_shown(run.dir.path)}"
     scores = run.scores()
     ok = scores.filter(pc.field("flag") == schema.OK)
-    parts = [_numbers(scores, ok), _hardest(run, ok, show_texts)]
+    parts = [_numbers(run, scores, ok), _hardest(run, ok, show_texts)]
     if "select" in done:
         parts.append(_selected(run, ok))
     parts.append(_places(run, done))
     return "\n" + terminal.lines("\n\n".join(parts))
 
 
-def _numbers(scores: pa.Table, ok: pa.Table) -> str:
+def _trained(run: Run) -> list[str]:
+    """How long an epoch was; nothing where its folder is gone."""
+    record = run.dir.record(run.step("finetune", 1).folder)
+    if record is None:
+        return []
+    steps, batch_size = record.details["steps"], record.details["batch_size"]
+    return [
+        f"{'training':<{MARGIN}}{steps:,} optimizer steps of up to {batch_size:,} rows in an epoch"
+    ]
+
+
+def _numbers(run: Run, scores: pa.Table, ok: pa.Table) -> str:
     def middle(column: str) -> float:
         return float(np.median(np.asarray(ok[column]))) if len(ok) else float("nan")
 
@@ -58,6 +69,7 @@ def _numbers(scores: pa.Table, ok: pa.Table) -> str:
             ),
             f"{'perplexity':<{MARGIN}}median {middle('ppl_0'):,.1f} before, "
             f"{middle('ppl_1'):,.1f} after one epoch",
+            *_trained(run),
             f"{'LP_app(1)':<{MARGIN}}median {middle('lp_app_1'):.3f}; {unlearnt:,} rows got harder",
         ]
     )
@@ -70,7 +82,9 @@ def _hardest(run: Run, ok: pa.Table, show_texts: bool) -> str:
     room = max(MIN_TEXT, terminal.width() - TEXT_FROM)
     texts = {row: _two_ends(*pair, room) for row, pair in texts.items()}
     head = "instruction → response" if show_texts else "(texts: on a terminal, and in the report)"
-    lines = [f"The {len(hardest)} hardest rows (learnt least of what they began with):", ""]
+    lines = [f"The {len(hardest)} hardest rows (learnt least of what they began with):"]
+    lines += [terminal.warning(text) for text in sanity.cautions(run.records().values())]
+    lines.append("")
     lines.append(f"  {'row':>8}  {'LP_app':>7}  {'ppl_0':>9}  {'ppl_1':>9}  {head}")
     for row, lp, before, after in zip(
         *(hardest[c].to_pylist() for c in ("row", "lp_app_1", "ppl_0", "ppl_1")), strict=True

@@ -144,6 +144,8 @@ def test_the_table() -> None:
         "",
         "Counts are estimated from 8 of 80 lines; duplicates are not known before the run.",
         "Times were measured in 1 min 01 s on cpu (1 node, 4 cores); proxy nano-opt in float32.",
+        "The proxy's epoch will have 7 optimizer steps of up to 8 rows: with fewer than 32 the "
+        "scores say little.",
         "Scoring is 1.33 times as fast with --set resources.score_batch_tokens=2048",
     ]
 

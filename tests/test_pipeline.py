@@ -17,16 +17,18 @@ from conftest import POOL_FLAGS, POOL_REJECTED, pool_lines
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import engine
-from engine import pipeline, schema, stages
+from engine import cli, pipeline, schema, stages
 from engine.config import STAGE_NAMES, Config
 from engine.errors import RunDirError
 from engine.maths.batching import epoch_order
 from engine.models import ModelSource, load_language_model, load_tokenizer
 from engine.rundir import RunDir
 from engine.step import POOL
+from engine.summary import status_table, summary
 
 SHARD_ROWS = 16
-BATCH_SIZE = 20
+BATCH_SIZE = 8
+"""What is chosen for 46 rows to train on."""
 
 
 def make_config(pool: Path, model: Path, **resources: object) -> Config:
@@ -39,7 +41,7 @@ def make_config(pool: Path, model: Path, **resources: object) -> Config:
             },
             "clusters": {"num": 3},
             "proxy": {"model": str(model), "name": "tiny", "max_tokens": 128},
-            "finetune": {"learning_rate": 2e-3, "batch_size": BATCH_SIZE},
+            "finetune": {"learning_rate": 2e-3},
             "select": {"percent": "25"},
             "resources": {"cpus_per_worker": 1, "score_batch_tokens": 512, **resources},
         }
@@ -132,6 +134,42 @@ def test_training_lowers_the_loss_and_sees_each_row_once(finished: engine.Run) -
     assert steps["rows"].to_pylist() == expected
     scored = dict(zip(rows.tolist(), scores["num_response_tokens"].to_pylist(), strict=True))
     assert steps["num_tokens"].to_pylist() == [sum(scored[r] for r in batch) for batch in expected]
+
+
+def test_a_small_pool_learns_something_and_is_told_how_little_that_means(
+    finished: engine.Run, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """46 rows, and a proxy of random weights: on the screen, in `status`, records and report."""
+    scores = finished.scores().filter(pc.field("flag") == "ok")
+    lp = np.asarray(scores["lp_app_1"])
+    assert np.median(lp) > 0.05
+    assert (np.asarray(scores["mean_nll_0"]) != np.asarray(scores["mean_nll_1"])).all()
+    trained = finished.dir.record(finished.step("finetune", 1).folder)
+    assert trained is not None
+    assert (trained.details["steps"], trained.details["batch_size"]) == (6, BATCH_SIZE)
+    measured = finished.dir.record(finished.step("perplexity", 1).folder)
+    assert measured is not None
+    assert measured.warnings == []
+    before, after = (measured.details[f"trained_loss_{when}"] for when in ("before", "after"))
+    assert measured.details["trained_rows"] == 46
+    counts = np.asarray(scores["num_response_tokens"])
+    for loss, epoch in ((before, 0), (after, 1)):
+        mean = np.average(np.asarray(scores[f"mean_nll_{epoch}"]), weights=counts)
+        assert loss == pytest.approx(mean, rel=1e-12)
+    told = ["knows next to nothing", "only 6 optimizer steps of up to 8 rows"]
+    shown = summary(finished)
+    for text in (status_table(finished), shown.partition("hardest rows")[2], page_of(finished)):
+        flat = " ".join(text.split())
+        assert all(words in flat for words in told)
+    assert "training      6 optimizer steps of up to 8 rows" in shown
+    target = str(tmp_path / "hard.jsonl")
+    assert cli.main(["select", str(finished.dir.path), "--rows", "5", "--to", target]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(words in printed for words in told)
+
+
+def page_of(run: engine.Run) -> str:
+    return run.report().read_text(encoding="utf-8")
 
 
 def test_selection_is_exact_and_the_hardest_of_each_cluster(finished: engine.Run) -> None:
@@ -277,6 +315,8 @@ DRIFT = [
     ("finetune", {"learning_rate": 1.0}, "finetune"),
     ("finetune", {"seed": 1}, "finetune"),
     ("finetune", {"dropout": 0.1}, "finetune"),
+    ("finetune", {"batch_size": 8}, "finetune"),
+    ("finetune", {"schedule": "published"}, "finetune"),
     ("select", {"percent": "26"}, "select"),
 ]
 

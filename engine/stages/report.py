@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 import pyarrow as pa
 
-from engine import schema
+from engine import sanity, schema
 from engine.config import Config
 from engine.nodes import Nodes
 from engine.parallel import peak_memory_bytes
@@ -42,11 +42,12 @@ from engine.step import (
 )
 
 NAME = "report"
-VERSION = 1
+VERSION = 2
 TEMPLATE_FILE = "report.html.j2"
 
 
 MAX_TURNS = 6
+MAX_WARNING = 2000
 MAX_NAME = 80
 """Characters of a source's name."""
 MAX_SOURCES = 30
@@ -103,6 +104,8 @@ def render(step: Step, found: Findings) -> str:
         rejects=_rejects(records[POOL]),
         sources=_sources(found),
         examples=_examples(step, found),
+        warnings=_warnings(records),
+        cautions=[words.cut(text, MAX_WARNING) for text in sanity.cautions(records.values())],
         stages=list(records.items()),
         settings=_settings(records),
         versions=_versions(records),
@@ -142,6 +145,15 @@ def _headline(
         "medians": [median(values(ok, name)) for name in ppl_names(ok)],
         "rule": _rule(select.settings),
     }
+
+
+def _warnings(records: Mapping[str, Record]) -> list[tuple[str, str]]:
+    """Stage (and epoch) and text of every stage's warnings."""
+    return [
+        (folder.rpartition("proxies/")[2], words.cut(text, MAX_WARNING))
+        for folder, record in records.items()
+        for text in record.warnings
+    ]
 
 
 def _pool_name(pool: Record) -> str:
@@ -238,10 +250,17 @@ def _settings(records: Mapping[str, Record]) -> list[tuple[str, str, str]]:
     """Stage, setting, value; a stage that runs once per epoch is listed once."""
     seen: dict[tuple[str, str], str] = {}
     for record in records.values():
-        for key, value in _leaves(record.settings):
+        for key, value in _leaves(_with_chosen(record)):
             if key != "epoch":
                 seen.setdefault((record.stage, key), value)
     return [(stage, key, value) for (stage, key), value in seen.items()]
+
+
+def _with_chosen(record: Record) -> dict[str, Any]:
+    """A record's settings; a batch size that was left open is the one that was chosen."""
+    if record.settings.get("batch_size", 0) is None and "batch_size" in record.details:
+        return {**record.settings, "batch_size": f"{record.details['batch_size']} (chosen)"}
+    return record.settings
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -59,6 +59,8 @@ class Pool:
     losses: list[float] = field(default_factory=lambda: [3.0, 2.5, 2.0])
     rejected: dict[str, int] = field(default_factory=dict)
     select: dict[str, Any] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+    """Of stages, by folder."""
 
     def columns(self) -> dict[str, list[Any]]:
         """The score columns; perplexity starts at 100 and halves in every epoch past the first."""
@@ -138,6 +140,7 @@ def write_records(run: RunDir, pool: Pool, inputs: dict[str, str]) -> None:
             files=entries(run, folder, run.sizes(folder)),
             details={"rejected": pool.rejected} if stage == "pool" else {},
             versions={"poolscore": "0.1.0"},
+            warnings=pool.warnings.get(folder, []),
             commit="0123456789ab",
             finished="2026-02-03T04:05:06+00:00",
         )
@@ -202,6 +205,42 @@ def twelve(**changes: Any) -> Pool:
 
 
 # ── what it says ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_warnings_stand_at_the_top_and_beside_the_hardest_rows(tmp_path: Path) -> None:
+    told = {
+        "1-pool": [f"the key {TAG} plays no part"],
+        f"{PROXY}/5-perplexity/epoch-0": ["the proxy is for trying things out"],
+        f"{PROXY}/6-finetune/epoch-1": ["only 3 optimizer steps"],
+    }
+    page, _ = make(tmp_path, twelve(warnings=told))
+    assert TAG not in page
+    top = text(page.partition("<main>")[2].partition('<dl class="tiles">')[0])
+    assert top == (
+        f"Before you trust these scores the key {TAG} plays no part ( 1-pool ) "
+        "the proxy is for trying things out ( nano/5-perplexity/epoch-0 ) "
+        "only 3 optimizer steps ( nano/6-finetune/epoch-1 )"
+    )
+    hardest = text(section(page, "The 5 hardest rows").partition("<article>")[0])
+    assert hardest.endswith("the proxy is for trying things out only 3 optimizer steps")
+    assert "only 3 optimizer steps" not in text(section(page, "The 5 easiest rows"))
+
+
+def test_without_warnings_there_is_no_block_for_them(tmp_path: Path) -> None:
+    page, _ = make(tmp_path, twelve())
+    assert 'class="warn"' not in page
+
+
+def test_a_batch_size_that_was_left_open_is_shown_as_chosen(tmp_path: Path) -> None:
+    step = write(tmp_path, twelve())
+    folder = f"{PROXY}/6-finetune/epoch-1"
+    record = step.run.record(folder)
+    assert record is not None
+    chosen = {"settings": {"batch_size": None, "seed": 1}, "details": {"batch_size": 8}}
+    step.run.commit_record(folder, record.model_copy(update=chosen))
+    report.run(step, NO_NODES)
+    words = text((tmp_path / step.folder / "report.html").read_text(encoding="utf-8"))
+    assert "finetune batch_size 8 (chosen) seed 1" in words
 
 
 def test_headline_numbers(tmp_path: Path) -> None:
