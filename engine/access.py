@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine.errors import ConfigError
@@ -47,6 +47,39 @@ def keep_token_private() -> None:
             return
         with os.fdopen(file, "w") as token:
             token.write(secrets.token_hex(32))
+
+
+TOKEN_ADVICE = (
+    "Give it the one that the head was started with: set RAY_AUTH_MODE=token, and put the token\n"
+    "into ~/.ray/auth_token (chmod 600), or into RAY_AUTH_TOKEN, or name its file in "
+    "RAY_AUTH_TOKEN_PATH.\nSee docs/cluster.md."
+)
+
+
+def cannot_be_used(address: str, error: BaseException) -> ConfigError:
+    """Why no Ray could be joined or started, and what helps: another one, or a token."""
+    text = str(error).strip()
+    if isinstance(error, AuthenticationError) or "authentication token" in text.lower():
+        given = any(os.environ.get(name) for name in _TOKEN_VARIABLES)
+        given = given or (Path.home() / ".ray" / "auth_token").exists()
+        what = "takes another token than the one it is given" if given else "wants a token"
+        return ConfigError(f"the Ray cluster at {address} {what}.\n{TOKEN_ADVICE}")
+    if address == "local":
+        return ConfigError(
+            f"no private Ray can be started on this machine: {_cut(text)}\n"
+            "Its files go to RAY_TMPDIR, else to TMPDIR, else to /tmp: is that a folder with room "
+            "that you can write to?"
+        )
+    return ConfigError(
+        f"Ray at {address!r} (resources.address or RAY_ADDRESS) cannot be used: {_cut(text)}\n"
+        "Start a cluster with `ray start --head`, or leave the address out to run on this machine "
+        "alone."
+    )
+
+
+def _cut(text: str, num_lines: int = 8, width: int = 300) -> str:
+    """The first lines of what a library says."""
+    return "\n".join(line[:width] for line in text.splitlines()[:num_lines])
 
 
 def answers_anybody(dashboard: str) -> bool:

@@ -6,16 +6,16 @@ import argparse
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engine import __version__
+from engine import __version__, interrupts, terminal
 from engine.config import STAGE_NAMES, Config, SelectConfig
 from engine.errors import ConfigError, PoolscoreError, RunDirError, did_you_mean
-from engine.terminal import lines
 
 EXAMPLES_RUN = """examples:
   poolscore run pool.jsonl --run-dir runs/mine
@@ -332,7 +332,7 @@ def status(options: argparse.Namespace) -> None:
 
 def select(options: argparse.Namespace) -> None:
     """``poolscore select``"""
-    from engine import sanity, terminal
+    from engine import sanity
     from engine.results import open_run
 
     target = Path(options.to)
@@ -371,16 +371,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; errors that a person can mend come without a traceback.
 
     Returns:
-        Exit code: 0, or 1 after an error.
+        Exit code: 0, 1 after an error, 128 and its number after a signal.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser().parse_args(words, argparse.Namespace(words=words))
-    try:
-        options.act(options)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on where it was", file=sys.stderr)
-        return 130
-    except PoolscoreError as error:
-        print(f"error: {lines(str(error))}", file=sys.stderr)
-        return 1
+    terminal.speak_its_charset(sys.stdout, sys.stderr)
+    with interrupts.stopping(for_good=True):
+        try:
+            _refuse_unwritable(words)
+            options = parser().parse_args(words, argparse.Namespace(words=words))
+            options.act(options)
+            sys.stdout.flush()  # whatever is wrong with it shows here, not when Python ends
+        except interrupts.Stopped as stopped:
+            told = str(stopped) if _has_runs(words) else str(stopped).partition(";")[0]
+            print(f"\n{told}", file=sys.stderr)
+            return stopped.code
+        except BrokenPipeError:  # `poolscore status … | head`: whoever read has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        except PoolscoreError as error:
+            print(f"error: {terminal.lines(str(error))}", file=sys.stderr)
+            return 1
     return 0
+
+
+def _has_runs(words: Sequence[str]) -> bool:
+    """Whether it is about a command that goes on where it was."""
+    return words[:1] == ["run"]
+
+
+def _refuse_unwritable(words: Sequence[str]) -> None:
+    for word in words:
+        try:
+            fits = "\0" not in word and word.encode()
+        except UnicodeEncodeError:  # bytes that are no UTF-8 arrive as lone surrogates
+            fits = False
+        if fits is False:
+            raise ConfigError(
+                f"{terminal.plain(word)!r} on the command line is not valid UTF-8, or holds a null "
+                "byte.\nRename the file, or set LC_ALL=C.UTF-8 where the name is not at fault."
+            )

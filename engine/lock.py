@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from engine.errors import PoolscoreError, RunDirError
 from engine.heartbeat import can_be_seen, is_gone, this_process
-from engine.interrupts import interrupt_main, taking_interrupts
+from engine.interrupts import giving_back, interrupt_main, taking_interrupts
 from engine.rundir import LOCK, gone, make_root
 from engine.storage import PATIENCE_SECONDS
 
@@ -59,8 +59,15 @@ def exclusive(folder: Path) -> Iterator[None]:
     heart = _Heart(path, owner)
     itself = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # whatever its name
     heart.start()
+
+    def release() -> None:
+        with open(os.open(LOCK, os.O_RDONLY, dir_fd=itself)) as file:  # noqa: PTH123
+            holds = json.load(file)
+        if holds == owner:  # a run that slept past its heartbeat has lost the lock
+            os.unlink(LOCK, dir_fd=itself)
+
     try:
-        with heart.taking_interrupts():
+        with giving_back(release), heart.taking_interrupts():
             yield
     except (KeyboardInterrupt, OSError, PoolscoreError) as error:
         # What fails first in a folder that has gone says only that some file is not there.
@@ -76,11 +83,18 @@ def exclusive(folder: Path) -> Iterator[None]:
     finally:
         heart.join()
         with contextlib.suppress(OSError, ValueError):  # the run's own error matters more
-            with open(os.open(LOCK, os.O_RDONLY, dir_fd=itself)) as file:  # noqa: PTH123
-                holder = json.load(file)
-            if holder == owner:  # a run that slept past its heartbeat has lost the lock
-                os.unlink(LOCK, dir_fd=itself)
+            release()
         os.close(itself)
+
+
+def holder(folder: Path) -> dict[str, Any]:
+    """The process that runs there now, by what can be seen at once; empty where none does."""
+    owner, age = _held(folder / LOCK)
+    if not owner:
+        return {}
+    fresh = age < STALE_SECONDS
+    lives = not is_gone(owner, trusts_start=not fresh) if can_be_seen(owner) else fresh
+    return owner if lives else {}
 
 
 def _refuse_if_held(path: Path) -> None:

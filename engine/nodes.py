@@ -15,8 +15,9 @@ from typing import Any
 
 import psutil
 import ray
+from ray.exceptions import RayError
 
-from engine import access
+from engine import access, private_ray
 from engine.config import ResourcesConfig
 from engine.errors import ConfigError
 
@@ -194,12 +195,19 @@ def session(resources: ResourcesConfig) -> Iterator[Nodes]:
     """
     address = resources.address or os.environ.get("RAY_ADDRESS") or "local"
     ours = not ray.is_initialized()
-    if ours:
-        dashboard = _init(address)
-    else:  # of a Ray that was there before, what it says of itself is asked for again
-        again = ray.init(ignore_reinit_error=True, configure_logging=False)
-        dashboard = again.dashboard_url
+    with private_ray.folder(wanted=ours and address == "local") as folder:
+        yield from _joined(resources, address, ours, folder)
+
+
+def _joined(
+    resources: ResourcesConfig, address: str, ours: bool, folder: str | None
+) -> Iterator[Nodes]:
     try:
+        if ours:
+            dashboard = _init(address, folder)
+        else:  # of a Ray that was there before, what it says of itself is asked for again
+            again = ray.init(ignore_reinit_error=True, configure_logging=False)
+            dashboard = again.dashboard_url
         access.refuse_open_jobs(address, dashboard, resources.insecure_local)
         total = ray.cluster_resources()
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -221,8 +229,8 @@ def _size(lent: dict[str, float], own_machine: bool) -> NodeSize:
     return NodeSize(int(lent.get("CPU", 0)), int(lent.get("GPU", 0)), memory)
 
 
-def _init(address: str) -> str | None:
-    """Join, or start, a Ray; where its job API is."""
+def _init(address: str, folder: str | None) -> str | None:
+    """Join, or start in a folder, a Ray; where its job API is."""
     if address.startswith("ray://"):
         raise ConfigError(
             f"{address!r} is for Ray Client, over which Ray Data and Ray Train do not run.\n"
@@ -234,12 +242,16 @@ def _init(address: str) -> str | None:
     environment.update({name: os.environ[name] for name in _FORWARDED if name in os.environ})
     for name in _set_by_the_job():  # Ray refuses a variable that is set twice
         environment.pop(name, None)
-    local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    local: dict[str, Any] = {
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+        "_temp_dir": folder,
+    }
     # Ray's C++ core warns on stderr about the retries that Ray Data sets up. What fails for real
     # arrives as an exception, so its own voice is turned off, and its line that says so as well.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
-        with _stderr_muted():
+        with _stderr_muted(), private_ray.starting(address == "local"):
             context = ray.init(
                 address=address,
                 log_to_driver=False,
@@ -247,12 +259,8 @@ def _init(address: str) -> str | None:
                 runtime_env={"env_vars": environment},
                 **(local if address == "local" else {}),
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"Ray at {address!r} (resources.address or RAY_ADDRESS) cannot be used: {error}\n"
-            "Start a cluster with `ray start --head`, or leave the address out to run on this "
-            "machine alone."
-        ) from None
+    except (OSError, ValueError, RuntimeError, RayError) as error:
+        raise access.cannot_be_used(address, error) from None
     return context.dashboard_url
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engine import __version__, heartbeat, models, nodes, rundir, terminal
+from engine import __version__, heartbeat, interrupts, models, nodes, rundir, terminal
 from engine.config import STAGE_NAMES, Config
 from engine.errors import ConfigError, PoolscoreError, RunDirError, did_you_mean
 from engine.failures import STORY_FILE, storage_error
@@ -141,6 +141,7 @@ def run(
     target = RunDir(local_path(run_dir))
     refuse_run_dir(config.pool.paths, target.path)
     with (
+        interrupts.stopping(),
         _storage_errors_for_people(target),
         exclusive(target.path),
         nodes.session(config.resources) as cluster_nodes,
@@ -174,6 +175,7 @@ def run(
                 say(f"{head} {_summary(record)}")
                 for warning in record.warnings:
                     say(terminal.warning(warning))
+                interrupts.refuse_to_go_on()
     return target
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import shutil
 import textwrap
 import unicodedata
+from typing import TextIO
 
 MAX_WIDTH = 100
 """Characters of a line of prose, where the terminal has room for them."""
@@ -12,6 +14,30 @@ MIN_WIDTH = 40
 _HARMLESS = "\u00ad\u200c\u200d\u200e\u200f"
 """Soft hyphens, joiners of letters and emoji, marks of direction: they act on one letter."""
 _PICTURES = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
+
+_IN_ASCII = {"→": "->", "…": "...", "×": "x", "·": "-", "–": "-", "—": "-", "−": "-", "⇄": "<->"}
+_HANDLER = "poolscore"
+
+
+def speak_its_charset(*streams: TextIO | None) -> None:
+    """Let text through to a terminal of another character set, such as that of the C locale."""
+    codecs.register_error(_HANDLER, _spelled_out)
+    for stream in streams:
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:  # not of what tests and notebooks put there
+            reconfigure(errors=_HANDLER)
+
+
+def _spelled_out(error: UnicodeError) -> tuple[str, int]:
+    """What a character set lacks, in ASCII."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    spelled = (
+        _IN_ASCII.get(letter) or letter.encode("ascii", "backslashreplace").decode()
+        for letter in lacking
+    )
+    return "".join(spelled), error.end
 
 
 def width() -> int:
