@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,31 @@ FOLDER = ".checkpoints"
 """In the folder of an epoch, below it one folder for each fingerprint."""
 STEPS_SO_FAR = "steps.parquet"
 """In a checkpoint: what the steps before it did (`schema.STEPS`)."""
+
+
+ORDER_FILE, GO_ON, STOP = ".order", "go on", "stop"
+"""In the folder of an epoch: what the driver wants of the workers. It is there from the beginning,
+since a network file system may be slow to show a new file, but not what is in an old one."""
+LOOK_SECONDS = 1.0
+"""Least time between two looks at it."""
+
+
+class Orders:
+    """What the driver wants, looked up by the first worker after a step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.looked = path, 0.0
+
+    def say_stop(self) -> bool:
+        """Whether the training is to stop here."""
+        now = time.monotonic()
+        if now - self.looked < LOOK_SECONDS:
+            return False
+        self.looked = now
+        try:
+            return self.path.read_text() == STOP
+        except OSError:  # a file system that stumbles must not stop the work
+            return False
 
 
 @dataclass(frozen=True)
@@ -23,6 +49,11 @@ class Checkpoints:
     def last(self) -> Path | None:
         """The latest whole one."""
         return max(self.folder.glob("step-*"), default=None)
+
+    def last_step(self) -> int:
+        """Optimizer steps before the latest whole one; 0 where there is none."""
+        last = self.last()
+        return 0 if last is None else int(last.name.removeprefix("step-"))
 
     def sweep(self) -> None:
         """Remove what killed writers left."""

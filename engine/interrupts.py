@@ -145,7 +145,7 @@ def _leave_in_time(number: int, ended: threading.Event) -> None:
         with suppress(psutil.Error):
             child.kill()
     for release in reversed(_asked.held):
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             release()
     sys.stderr.write(f"\n{Stopped(number)}\n")
     sys.stderr.flush()

@@ -6,6 +6,7 @@ its inputs, and the fingerprint of all that its results depend on. `run` does wh
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import time
@@ -38,6 +39,7 @@ from engine.step import (
     SCORE,
     SELECT,
     TOKENS,
+    UNDER_WAY,
     Outcome,
     Step,
     differences,
@@ -50,6 +52,7 @@ from engine.wholeness import lost, refuse_faults
 
 STAGES = (pool, embed, cluster, tokens, perplexity, finetune, score, select, report)
 
+_SHARD_BY_SHARD = (embed.NAME, tokens.NAME, perplexity.NAME)
 _MODULES = {stage.NAME: stage for stage in STAGES}
 
 
@@ -188,7 +191,7 @@ def _do(step: Step, cluster_nodes: nodes.Nodes) -> Record:
     step.run.refuse_links(f"{step.folder}/{heartbeat.FOLDER}/any")
     working = step.run.path / step.folder / heartbeat.FOLDER
     shutil.rmtree(working, ignore_errors=True)  # what an interrupted run was at
-    with guarded(step):
+    with begun(step), guarded(step):
         outcome: Outcome = module.run(step, cluster_nodes)
     shutil.rmtree(working, ignore_errors=True)
     _refuse_change(module, step)
@@ -215,6 +218,7 @@ def _do(step: Step, cluster_nodes: nodes.Nodes) -> Record:
     )
     _refuse_lost_rows(step, record)
     step.run.commit_record(step.folder, record)
+    (step.run.path / UNDER_WAY).unlink(missing_ok=True)
     return record
 
 
@@ -244,6 +248,32 @@ def _refuse_lost_rows(step: Step, record: Record) -> None:
             "process writes there, as a worker of a killed run may.\nRun the same command again: "
             "it goes on where it was."
         )
+
+
+@contextmanager
+def begun(step: Step) -> Iterator[None]:
+    """Leave a mark of what is under way, for `status`; and say what a stop means for it.
+
+    Raises:
+        interrupts.Stopped: as it came, with that in words.
+    """
+    with contextlib.suppress(OSError):  # of no use but to people
+        (step.run.path / UNDER_WAY).write_text(step.folder)
+    try:
+        yield
+    except interrupts.Stopped as stopped:
+        if stopped.note:
+            raise
+        raise interrupts.Stopped(stopped.number, _kept(step)) from None
+
+
+def _kept(step: Step) -> str:
+    """What the next run of a stage that is stopped now has to do again."""
+    if step.stage not in _SHARD_BY_SHARD:
+        return f"the same command begins {step.label} again, and keeps the stages before it"
+    left, num_shards = len(step.missing()), len(step.shards())
+    done = f"{num_shards - left} of {num_shards} shards of {step.label} are kept"
+    return f"the same command goes on where it was: {done}"
 
 
 def _refuse_change(module: ModuleType, step: Step) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
-from engine import rundir
+from engine import checkpoints, heartbeat, lock, rundir
 from engine.config import Config, SelectConfig
 from engine.errors import ConfigError, PoolscoreError, RunDirError
 from engine.pipeline import local_path, plan
@@ -24,6 +24,7 @@ from engine.step import (
     REJECTED_FILE,
     REPORT_FILE,
     SELECTED_PARQUET,
+    UNDER_WAY,
     Step,
     differences,
     is_whole,
@@ -32,7 +33,7 @@ from engine.targets import refuse_target, write_target
 from engine.wholeness import Fault, altered, foreign, lost, refuse_faults
 
 MAX_LINES = 12
-State = Literal["done", "part done", "missing", "drifted"]
+State = Literal["done", "running", "interrupted", "missing", "drifted"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Status(NamedTuple):
     stages: list[StageStatus]
     problem: str | None
     """Why the inputs could not be compared with the records, where they could not."""
+    holder: dict[str, Any]
+    """The process that runs here now (`host`, `pid` …); empty where none does."""
 
     @property
     def is_as_recorded(self) -> bool:
@@ -169,7 +172,7 @@ class Run:
             steps = plan(self.config, RunDir(self.dir.path, {}) if verify else self.dir)
         except PoolscoreError as error:  # the pool or a model is gone: take the records' word
             steps, problem = self.steps, str(error)
-        return Status([self._status(step, verify) for step in steps], problem)
+        return Status([self._status(step, verify) for step in steps], problem, self.holder())
 
     def _status(self, step: Step, verify: bool) -> StageStatus:
         record = self.dir.record(step.folder)
@@ -178,7 +181,7 @@ class Run:
             known = step.run.shards(POOL) if pool is None else pool.shards
             here = known if step.folder == POOL or pool is not None else []
             done = sum(self.dir.is_current(step.folder, s, step.fingerprint) for s in here)
-            return StageStatus(step, "part done" if done else "missing", None, done, len(known))
+            return StageStatus(step, self._unfinished(step, done), None, done, len(known))
         faults: list[Fault] = [
             *(gone := lost(self.dir, step.folder, record)),
             *foreign(self.dir, step.folder, record),
@@ -195,8 +198,28 @@ class Run:
         if is_whole(step, record):
             return StageStatus(step, "done", record, total, total, told)
         done = sum(self.dir.is_current(step.folder, s, step.fingerprint) for s in record.shards)
-        state: State = "part done" if done else "missing"
-        return StageStatus(step, state, None, done, total, told)
+        return StageStatus(step, self._unfinished(step, done), None, done, total, told)
+
+    def _unfinished(self, step: Step, num_done: int) -> State:
+        if self._under_way() == step.folder:
+            return "running" if self.holder() else "interrupted"
+        return "interrupted" if num_done or self._has_remains(step) else "missing"
+
+    def holder(self) -> dict[str, Any]:
+        """The process that runs here now (`host`, `pid` …); empty where none does."""
+        return lock.holder(self.dir.path)
+
+    def _under_way(self) -> str:
+        try:
+            return (self.dir.path / UNDER_WAY).read_text()
+        except (OSError, ValueError):
+            return ""
+
+    def _has_remains(self, step: Step) -> bool:
+        """Whether a run that was killed was at it: checkpoints, or signs of life."""
+        folder = self.dir.path / step.folder
+        left = (heartbeat.FOLDER, f"{checkpoints.FOLDER}/{step.fingerprint}")
+        return any(next((folder / name).glob("*"), None) is not None for name in left)
 
     def _finished(self, stage: str) -> Step:
         step = self.step(stage)

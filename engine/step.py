@@ -29,6 +29,9 @@ SCORE = "7-score"
 SELECT = "8-select"
 REPORT = "9-report"
 
+UNDER_WAY = ".under-way"
+"""In the run directory: the folder of the stage that was begun last and is not done."""
+
 # Files beside or instead of shards, which other stages and readers know by name.
 REJECTED_FILE = "rejected.parquet"
 CENTROIDS_FILE = "centroids.parquet"

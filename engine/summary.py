@@ -163,26 +163,28 @@ def _shown(path: Path) -> Path:
 
 def status_table(status: Status) -> str:
     """Stage by stage: state, rows, flagged rows, seconds; then what is not as it was recorded."""
-    lines = [f"{'stage':<20} {'state':<10} {'rows':>12} {'flagged':>9} {'time':>13}"]
+    lines = [f"{'stage':<20} {'state':<11} {'rows':>13} {'flagged':>9} {'time':>13}"]
     total = 0.0
-    stages, problem = status
+    stages, problem, holder = status
     for entry in stages:
         record = entry.record
         state: str = entry.state
         if record is None:
-            if entry.state == "part done":
-                state = f"{entry.shards_done}/{entry.shards_total} shards"
-            lines.append(f"{entry.step.label:<20} {state:<10} {'':>12} {'':>9} {'':>13}".rstrip())
+            done = f"{entry.shards_done}/{entry.shards_total} shards" if entry.shards_done else ""
+            lines.append(f"{entry.step.label:<20} {state:<11} {done:>13}".rstrip())
             continue
         counted = (
             f"{record.num_flagged:,}" if record.flags else ""
         )  # not every stage has flags of its own
         total += record.seconds
         lines.append(
-            f"{entry.step.label:<20} {state:<10} {record.rows_out:>12,} {counted:>9} "
+            f"{entry.step.label:<20} {state:<11} {record.rows_out:>13,} {counted:>9} "
             f"{duration(record.seconds):>13}"
         )
-    lines.append(f"{'':<20} {'':<10} {'':>12} {'':>9} {duration(total):>13}")
+    lines.append(f"{'':<20} {'':<11} {'':>13} {'':>9} {duration(total):>13}")
+    if holder:
+        where = terminal.plain(f"process {holder.get('pid')} on {holder.get('host')}")
+        lines += ["", f"running now: {where}"]
     for entry in stages:
         for text in entry.record.warnings if entry.record else ():
             lines += ["", f"{entry.step.label}:", terminal.warning(text)]

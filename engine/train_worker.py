@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from engine import checkpoints, heartbeat, live, models
 from engine.checkpoints import Checkpoints
 from engine.errors import DamagedError, WorkerError
 from engine.step import FINETUNE, STEPS_FILE, Step
-from engine.training import Trainer
+from engine.training import StoppedEarly, Trainer
 from engine.training_plan import plan_of
 from engine.training_rows import load_rows
 from engine.training_state import load_state, save_state
@@ -21,7 +22,15 @@ STATE_FOLDER = "state"
 
 
 def train(step: Step, device: str, num_threads: int) -> None:
-    """Train the step's epoch, and leave its folder but for the record; all workers call this."""
+    """Train the step's epoch, and leave its folder but for the record; all workers call this.
+
+    Told to stop (`checkpoints.ORDER_FILE`) it leaves a checkpoint behind the current step instead.
+    """
+    with contextlib.suppress(StoppedEarly):
+        _train(step, device, num_threads)
+
+
+def _train(step: Step, device: str, num_threads: int) -> None:
     config = step.config
     plan = plan_of(config, device, num_threads)
     with heartbeat.while_busy():
@@ -31,6 +40,7 @@ def train(step: Step, device: str, num_threads: int) -> None:
     news = folder / live.FILE
     interval = config.resources.checkpoint_seconds
     kept = folder / checkpoints.FOLDER / step.fingerprint
+    orders = checkpoints.Orders(folder / checkpoints.ORDER_FILE)
     steps: pa.Table | None = None
     seconds = 0.0
     for epoch in range(first, step.epoch + 1):
@@ -38,7 +48,9 @@ def train(step: Step, device: str, num_threads: int) -> None:
         # Epochs before this one are only walked through again where their state does not fit.
         own = first == epoch == step.epoch
         kept_here = Checkpoints(kept, interval) if own and interval is not None else None
-        steps = trainer.epoch(epoch, lambda done, loss: live.tell(news, done, loss), kept_here)
+        steps = trainer.epoch(
+            epoch, lambda done, loss: live.tell(news, done, loss), kept_here, orders.say_stop
+        )
         seconds = time.monotonic() - began
     with heartbeat.while_busy():
         saved = folder / ".saved"

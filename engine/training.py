@@ -39,6 +39,13 @@ from engine.zero import deepspeed_config, import_deepspeed, load_no_code
 MAX_RELOAD_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
 """Nats by which the saved model's loss may differ from the trained one's."""
 
+STOP = 2
+"""A checkpoint is due (1), and then the end."""
+
+
+class StoppedEarly(Exception):  # noqa: N818  no error
+    """The training has stopped inside an epoch, as it was told to."""
+
 
 class Trainer:
     """A DeepSpeed engine over one proxy, stepped through epochs."""
@@ -90,6 +97,7 @@ class Trainer:
         epoch: int,
         on_step: Callable[[int, float], None],
         checkpoints: Checkpoints | None = None,
+        say_stop: Callable[[], bool] = lambda: False,
     ) -> pa.Table | None:
         """Train one epoch, from its last checkpoint on where there is one that fits.
 
@@ -97,9 +105,13 @@ class Trainer:
             epoch: from 1; decides the order of the rows.
             on_step: called on rank 0 with the rows done so far and the step's loss.
             checkpoints: where they are kept; None keeps none.
+            say_stop: asked on rank 0 after each step; where it says so, a last checkpoint is kept.
 
         Returns:
             What each step did (`schema.STEPS`), on rank 0; None elsewhere.
+
+        Raises:
+            StoppedEarly: on all ranks, since somebody said stop.
         """
         self.engine.train()
         order = batching.epoch_order(self.rows.ids, self.plan.config.seed, epoch)
@@ -114,7 +126,7 @@ class Trainer:
             torch.manual_seed(_seed(self.plan.config.seed, epoch, index, self.rank))
             learning_rate = float(self.engine.get_lr()[0])
             wants = checkpoints is not None and time.monotonic() - saved >= checkpoints.seconds
-            loss, num_tokens, fed, is_due = self._step(batch, wants)
+            loss, num_tokens, fed, asked = self._step(batch, STOP if say_stop() else int(wants))
             done += len(batch)
             seen.append(fed)
             steps.append([index, loss, learning_rate, self._grad_norm(), num_tokens])
@@ -125,16 +137,16 @@ class Trainer:
                 )
             if self.rank == 0:
                 on_step(done, loss)
-            if checkpoints is not None and is_due and done < len(order):
+            if checkpoints is not None and asked and done < len(order):
                 self._keep(checkpoints, index + 1, self._steps_table(steps, seen, before))
                 saved = time.monotonic()
+            if asked == STOP and done < len(order):
+                raise StoppedEarly
         return self._steps_table(steps, seen, before)
 
-    def _step(
-        self, batch: npt.NDArray[np.int64], wants_checkpoint: bool
-    ) -> tuple[float, int, list[int], bool]:
+    def _step(self, batch: npt.NDArray[np.int64], asked: int) -> tuple[float, int, list[int], int]:
         """One optimizer step: mean loss of the global batch, its scored tokens, own rows fed; and
-        whether a checkpoint is due, which rank 0 decides for all.
+        whether a checkpoint is due, or even `STOP`, which rank 0 decides for all.
         """
         num_tokens = int(self.rows.scored.lengths[batch].sum())
         own = batching.micro_batches(
@@ -142,7 +154,7 @@ class Trainer:
         )
         # The loss, and a checkpoint's being due: one message for both.
         total = torch.zeros(2, dtype=torch.float64, device=self.plan.device)
-        total[1] = float(wants_checkpoint and self.rank == 0)
+        total[1] = 0 if self.rank else asked
         fed: list[int] = []
         for micro in own:
             # An empty micro-batch still runs, with weight 0, so that collectives stay in step.
@@ -156,7 +168,7 @@ class Trainer:
             fed += self.rows.row[micro].tolist()
         self.engine.step()
         dist.all_reduce(total)
-        return float(total[0]) / num_tokens, num_tokens, fed, bool(total[1])
+        return float(total[0]) / num_tokens, num_tokens, fed, int(total[1])
 
     def _nll(self, nll: nn.Module, batch: npt.NDArray[np.int64], device: str) -> torch.Tensor:
         """float32[scored tokens of the batch]"""

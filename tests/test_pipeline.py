@@ -158,7 +158,7 @@ def test_a_small_pool_learns_something_and_is_told_how_little_that_means(
         assert loss == pytest.approx(mean, rel=1e-12)
     told = ["knows next to nothing", "only 6 optimizer steps of up to 8 rows"]
     shown = summary(finished)
-    for text in (status_table(finished), shown.partition("hardest rows")[2], page_of(finished)):
+    for text in (status_table(finished.status()), shown.partition("hardest rows")[2], page_of(finished)):
         flat = " ".join(text.split())
         assert all(words in flat for words in told)
     assert "training      6 optimizer steps of up to 8 rows" in shown

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
-import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from engine import checkpoints, heartbeat, live, models, schema, training_rows
+import ray
+from ray.exceptions import RayError
+
+from engine import checkpoints, heartbeat, interrupts, live, models, schema, training_rows
 from engine.config import Config
 from engine.errors import ConfigError, RunDirError, WorkerError
 from engine.failures import for_people, understood
@@ -32,6 +33,7 @@ VERSION = 3
 RAY_FOLDER = ".ray"
 ERROR_FILE = ".error"
 """In the folder of an epoch: what a worker has to say to people."""
+ABORT_SECONDS = 5.0
 MAX_FAILURES = 3
 """Times that Ray Train starts all workers again after one has died."""
 
@@ -75,10 +77,15 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         with for_people(step):
             _fit(job, nodes)
         _raise_told(step)
+        if not step.run.is_current(step.folder, STEPS_FILE, step.fingerprint):
+            interrupts.refuse_to_go_on()
+    except interrupts.Stopped as stopped:
+        raise interrupts.Stopped(stopped.number, _kept(step)) from None
     finally:
         watcher.stop()
         with contextlib.suppress(OSError):  # what it said is known by now
             news.unlink(missing_ok=True)
+            (news.parent / checkpoints.ORDER_FILE).unlink(missing_ok=True)
         shutil.rmtree(step.run.path / RAY_FOLDER, ignore_errors=True)
     shutil.rmtree(step.run.path / step.folder / checkpoints.FOLDER, ignore_errors=True)
     receipt = step.run.receipt(step.folder, STEPS_FILE)
@@ -199,15 +206,39 @@ def _fit(job: _Job, nodes: Nodes) -> None:
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
-    # Ray Train takes Ctrl-C for itself: it never gives it back, and ends the process with code 0.
-    handler = signal.getsignal(signal.SIGINT)
+    order = job.step.run.path / job.step.folder / checkpoints.ORDER_FILE
+    order.write_text(checkpoints.GO_ON)
+    controllers: list[Any] = []
+
+    def remember(controller: Any) -> None:
+        controllers.append(controller)
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):  # then it ends without a checkpoint
+            order.write_text(checkpoints.STOP)
+
+    # Ray Train would take Ctrl-C for itself, never give it back, and end the process with code 0.
+    trainer._register_sigint_handler = remember
     try:
-        trainer.fit()
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
+        with interrupts.asked_politely(ask):
+            trainer.fit()
+    except KeyboardInterrupt:
+        for controller in controllers:  # on a Ray that goes on after this run, so would the workers
+            with contextlib.suppress(RayError):
+                ray.get(controller.abort.remote(), timeout=ABORT_SECONDS)
+        raise
+
+
+def _kept(step: Step) -> str:
+    """What the next run has to do again of a training that is stopped now."""
+    kept = step.run.path / step.folder / checkpoints.FOLDER / step.fingerprint
+    num_steps = checkpoints.Checkpoints(kept, 0).last_step()
+    if num_steps:
+        return f"the same command goes on behind step {num_steps} of {step.label}"
+    return (
+        f"the same command begins {step.label} again, of which there is no checkpoint yet, and "
+        "keeps the stages before it"
+    )
 
 
 def _train_worker(told: dict[str, Any]) -> None:
