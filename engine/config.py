@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -31,6 +32,7 @@ from pydantic import (
     model_validator,
 )
 
+from engine import yaml_text
 from engine.errors import ConfigError, did_you_mean
 
 BUNDLED = "bundled"
@@ -38,6 +40,9 @@ BUNDLED = "bundled"
 
 SHARDS, SHARD_ROWS = 16, (256, 4096)
 """A pool is cut into this many shards, as long as their rows stay between these."""
+
+MOST_PROBLEMS, MOST_LETTERS = 12, 200
+"""Of an error's text."""
 
 MAX_ROW_BYTES = 16 * 2**20
 
@@ -59,6 +64,9 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction01 = Annotated[float, Field(ge=0, lt=1)]
+KmeansSeed = Annotated[int, Field(ge=0, lt=2**31)]
+"""faiss takes a C int; numpy takes no negative number."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Part01 = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -150,7 +158,7 @@ class ClustersConfig(Section):
     """Rows per cluster aimed at when `num` is not given."""
     num_iterations: PositiveInt = 20
     """Iterations of Lloyd's algorithm."""
-    seed: int = 42
+    seed: KmeansSeed = 42
     """Seed of the initial centroids."""
     two_level_from: PositiveInt = 500_000
     """Embedded rows from which on k-means runs in two levels. Its cost grows with the square of the
@@ -201,7 +209,7 @@ class FinetuneConfig(Section):
     """Gradient norm to clip at; 0 for no clipping."""
     dropout: Fraction01 = 0.0
     """Every dropout probability of the model while training."""
-    seed: int = 42
+    seed: Seed = 42
     """Seed of the epoch's order (and of dropout, where there is any)."""
 
     @model_validator(mode="after")
@@ -314,6 +322,7 @@ class Config(Section):
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any], where: str = "the configuration") -> Config:
         """Validate a nested mapping; errors name every wrong key, its value and what is allowed."""
+        yaml_text.refuse_unwritable(tree, where)
         return cls.model_validate(tree, context={"where": where})
 
     @model_validator(mode="wrap")
@@ -348,10 +357,10 @@ class Config(Section):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml_text.load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"the configuration {path} is not valid YAML:\n{error}") from None
     if tree is None:
         return {}
@@ -373,13 +382,15 @@ def _set(tree: dict[str, Any], setting: str) -> None:
         tree = cast("dict[str, Any]", below)
     try:
         tree[last] = _number(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {setting}: the value is not valid YAML; quote it") from None
+    except ValueError:
+        raise ConfigError(
+            f"--set {_shown(setting)}: the value is not valid YAML; quote it"
+        ) from None
 
 
 def _number(text: str) -> Any:
     """YAML, except that 5e-4 is a number too (YAML 1.1 wants a dot in it)."""
-    value: Any = yaml.safe_load(text)
+    value: Any = yaml_text.load(text)
     if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text.strip()):  # not when quoted
         return float(text)
     return value
@@ -387,15 +398,23 @@ def _number(text: str) -> Any:
 
 def _explain(error: ValidationError, where: str) -> str:
     lines = [f"wrong settings in {where}:"]
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    problems = error.errors()
+    for problem in problems[:MOST_PROBLEMS]:
+        key = _shown(".".join(str(part) for part in problem["loc"])) or "(top level)"
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {key}: no such setting{_meant(problem['loc'])}")
             lines.append(f"    Allowed here: {', '.join(_beside(problem['loc']))}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"  {key} = {problem['input']!r}: {message}")
+            lines.append(f"  {key} = {reprlib.repr(problem['input'])}: {_shown(message)}")
+    if len(problems) > MOST_PROBLEMS:
+        lines.append(f"  and {len(problems) - MOST_PROBLEMS:,} more")
     return "\n".join(lines)
+
+
+def _shown(text: str) -> str:
+    """The beginning of a text that may be of any length."""
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
 
 
 def _meant(loc: tuple[int | str, ...]) -> str:

@@ -12,6 +12,7 @@ import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from engine.errors import PoolscoreError, RunDirError, WorkerError
 from engine.step import Step
@@ -19,7 +20,9 @@ from engine.storage import CLOSED, is_storage_error
 
 STORY_FILE = "error.log"
 LAST_LINES = 6
-NO_SPACE = os.strerror(errno.ENOSPC)
+_TOLD = {os.strerror(number): number for number in CLOSED if number != errno.EPERM}
+"""What libraries in Rust and C++ say of a disk in errors of their own."""
+PROBE_FILE = ".probe"
 
 
 @contextmanager
@@ -37,6 +40,9 @@ def for_people(step: Step) -> Iterator[None]:
         yield
     except (RayError, TrainingFailedError) as error:
         story = step.run.path / STORY_FILE
+        closed = storage_now(step.label, step.run.path)
+        if closed is not None and understood(step.label, error) is None:
+            raise closed from None
         failed = for_a_person(
             step.label,
             error,
@@ -72,14 +78,32 @@ def understood(what: str, error: BaseException) -> PoolscoreError | None:
         return first
     if is_storage_error(first):
         return storage_error(what, first)
-    if NO_SPACE in str(first):  # libraries in Rust and C++ have errors of their own for it
-        return storage_error(what, OSError(errno.ENOSPC, f"{NO_SPACE} ({type(first).__name__})"))
+    for text, number in _TOLD.items():
+        if text in str(first):
+            return storage_error(what, OSError(number, f"{text} ({type(first).__name__})"))
+    return None
+
+
+def storage_now(what: str, folder: Path) -> RunDirError | None:
+    """What the storage says of a file that is written there; None where all is well.
+
+    Whoever may not write dies in many ways, and often without a word.
+    """
+    try:
+        probe = folder / PROBE_FILE
+        probe.write_bytes(bytes(2**16))
+        probe.unlink()
+    except OSError as error:
+        if is_storage_error(error):
+            return storage_error(what, error)
     return None
 
 
 def storage_error(what: str, error: OSError) -> RunDirError:
     """A disk that is full or may not be written to, or storage that did not come back."""
-    reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    reason = (
+        f"{error.strerror}: {error.filename}" if error.filename else error.strerror or str(error)
+    )
     advice = "Make room or mend the access" if error.errno in CLOSED else "See to that storage"
     return RunDirError(
         f"{what}: {reason}\n{advice}; finished shards are kept, and the same command goes on."

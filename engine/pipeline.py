@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -315,12 +317,31 @@ def check(config: Config, stages: Collection[str], cluster_nodes: nodes.Nodes) -
             "faiss is not installed, and the clusters need it.\nIn poolscore's source folder: "
             "pip install -c constraints.txt '.[cpu]', or '.[gpu]' on a CUDA machine."
         )
+    if "cluster" in stages:
+        refuse_two_faisses([str(found.name) for found in distributions()])
     if "tokens" in stages:
         tokens.check(config)
     if "finetune" in stages:
         finetune.check(config, cluster_nodes)
     if "select" in stages:
         select.check(config)
+
+
+def refuse_two_faisses(packages: Iterable[str]) -> None:
+    """Refuse a Python into which several builds of faiss are installed.
+
+    They have one folder: whichever came last has written over the other's files.
+
+    Args:
+        packages: names of all that is installed.
+    """
+    found = sorted({name for name in packages if re.fullmatch(r"faiss[-_](cpu|gpu.*)", name)})
+    if len(found) > 1:
+        raise ConfigError(
+            f"{' and '.join(found)} are both installed, and have overwritten parts of each other.\n"
+            f"Remove them, then install one: pip uninstall -y {' '.join(found)}; "
+            "pip install 'poolscore[cpu]' (or [gpu])"
+        )
 
 
 def check_names(until: str | None, rebuild: Sequence[str] = ()) -> None:

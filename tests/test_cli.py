@@ -256,3 +256,40 @@ def test_status_shows_each_state(
     pool_file.write_text(pool_file.read_text().replace("red", "rod"))
     assert cli.main(["status", str(run_dir)]) == 0
     assert "drifted" in capsys.readouterr().out
+
+
+def run_apart(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, for what concerns its streams."""
+    return subprocess.run(
+        [sys.executable, "-m", "engine", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_help_and_errors_can_be_printed_in_ascii(tmp_path: Path) -> None:
+    ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    for command in ("run", "plan", "status", "select"):
+        assert run_apart(command, "--help", **ascii_only).returncode == 0
+    failed = run_apart("status", str(tmp_path / "geht→nicht"), **ascii_only)
+    assert failed.returncode == 1
+    assert "geht->nicht holds no run" in failed.stderr
+
+
+def test_who_has_read_enough_ends_the_command_quietly() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    code = "import sys; from engine import cli; sys.exit(cli.main(['status', 'r']))"
+    code = f"import engine.cli as c; c.status = lambda o: print('x' * 100000)\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("word", ["a\0b", "caf\udce9"])
+def test_words_that_no_file_can_bear_are_refused(poolscore: Run, word: str) -> None:
+    check(poolscore("status", word), "not valid UTF-8")

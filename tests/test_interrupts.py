@@ -262,6 +262,7 @@ def test_sigterm_at_any_moment_of_the_beginning(runs: Runs, tmp_path: Path, seco
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_stopped_epoch_keeps_a_checkpoint_and_goes_on_from_it(runs: Runs, tmp_path: Path) -> None:
     run_dir = tmp_path / "epoch"
     process = runs.start(run_dir, "--until", "finetune")

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import engine
 from engine import cli, pipeline, schema, stages
 from engine.config import STAGE_NAMES, Config
-from engine.errors import RunDirError
+from engine.errors import ConfigError, RunDirError
 from engine.maths.batching import epoch_order
 from engine.models import ModelSource, load_language_model, load_tokenizer
 from engine.rundir import RunDir
@@ -158,7 +158,8 @@ def test_a_small_pool_learns_something_and_is_told_how_little_that_means(
         assert loss == pytest.approx(mean, rel=1e-12)
     told = ["knows next to nothing", "only 6 optimizer steps of up to 8 rows"]
     shown = summary(finished)
-    for text in (status_table(finished.status()), shown.partition("hardest rows")[2], page_of(finished)):
+    shown_status = status_table(finished.status())
+    for text in (shown_status, shown.partition("hardest rows")[2], page_of(finished)):
         flat = " ".join(text.split())
         assert all(words in flat for words in told)
     assert "training      6 optimizer steps of up to 8 rows" in shown
@@ -497,3 +498,20 @@ def save_tiny_llama(folder: Path, word: str) -> Path:
     made.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("packages", "told"),
+    [
+        (["faiss-cpu", "numpy"], None),
+        (["faiss-gpu-cu12"], None),
+        (["faiss_cpu", "faiss-gpu"], "faiss-gpu and faiss_cpu are both installed"),
+        (["faiss-cpu", "faiss-gpu-cu12"], "pip uninstall -y faiss-cpu faiss-gpu-cu12"),
+    ],
+)
+def test_two_builds_of_faiss_are_refused(packages: list[str], told: str | None) -> None:
+    if told is None:
+        pipeline.refuse_two_faisses(packages)
+        return
+    with pytest.raises(ConfigError, match=told):
+        pipeline.refuse_two_faisses(packages)
