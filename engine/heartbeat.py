@@ -28,6 +28,8 @@ FOLDER = ".working"
 WORK, SIGN, STACK = ".beat", ".sign", ".stack"
 """Suffixes: of work that has to beat; of what is only a sign that somebody lives, such as loading a
 model; of the file into which a process writes its stacks when it gets SIGUSR1."""
+DONE = ".rows"
+"""Suffix of a file that says how many rows of a piece of work are done so far."""
 SECONDS = 1.0
 """Least time between two beats that are written down."""
 BUSY_SECONDS, BUSY_SHARE, BUSY_BYTES = 2.0, 0.02, 64 * 2**10
@@ -37,13 +39,15 @@ BOOT, PIDS = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 
 _last = time.monotonic()
 _file: Path | None = None
+_num_done = 0
 _unsigned: set[Path] = set()
 """Work at which no file could be left when it began."""
 
 
-def beat() -> None:
-    """Say that this process gets on; as often as one likes."""
-    global _last
+def beat(num_done: int = 0) -> None:
+    """Say that this process gets on, and by how many rows; as often as one likes."""
+    global _last, _num_done
+    _num_done += num_done
     now = time.monotonic()
     if now - _last < SECONDS:
         return
@@ -55,6 +59,16 @@ def beat() -> None:
                 _sign(file)
                 _unsigned.discard(file)
             os.utime(file)
+            if _num_done:
+                file.with_suffix(DONE).write_text(str(_num_done))
+
+
+def rows_done(work: Path) -> int:
+    """How many rows a process that is `at_work` has told of; 0 where it has not, or just now is."""
+    try:
+        return int(work.with_suffix(DONE).read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def last_beat() -> float:
@@ -70,8 +84,9 @@ def at_work(path: Path) -> Iterator[None]:
         path: in a stage's `FOLDER`; ends in `WORK` or `SIGN`. Stays behind when the process dies,
             until whoever takes up the same work removes it.
     """
-    global _file
+    global _file, _num_done
     stack = None
+    _num_done = 0
     _unsigned.add(path)
     with contextlib.suppress(OSError):  # the first beats may make up for it
         _sign(path)
@@ -120,7 +135,7 @@ def _sign(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Take back what a dead process left `at_work`."""
-    for left in (path, path.with_suffix(STACK)):
+    for left in (path, path.with_suffix(STACK), path.with_suffix(DONE)):
         with contextlib.suppress(OSError):
             left.unlink(missing_ok=True)
 

@@ -13,9 +13,10 @@ import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray.data
@@ -56,20 +57,39 @@ def map_shards(
     progress.begin(sum(rows.values()) - sum(rows[shard] for shard in missing))
     peak, startup, began = 0, 0.0, time.monotonic()
     if missing:
+        workers = f"{num_workers} worker{'s' * (num_workers > 1)}"
+        left = {shard: rows[shard] for shard in missing}
         stream = _map_names(step, nodes, make_worker, settings, missing, num_workers)
-        with for_people(step), closing(stream):
+        with (
+            for_people(step),
+            progress.ticking(f"starting {workers} …", lambda: _under_way(working, dict(left))),
+            closing(stream),
+        ):
             for done in stream:
                 if done["error"]:
-                    progress.finish()
                     raise WorkerError(done["error"])
                 startup = startup or time.monotonic() - began - done["seconds"]
-                progress.add(rows[done["shard"]])
+                progress.add(left.pop(done["shard"]))
                 peak = max(peak, done["peak_memory_bytes"])
-    progress.finish()
     shutil.rmtree(working, ignore_errors=True)
     outcome = _outcome([step.run.receipt(step.folder, shard) for shard in shards])
     details = {**outcome.details, "startup_seconds": round(startup, 3)}
     return replace(outcome, workers=num_workers, peak_memory_bytes=peak, details=details)
+
+
+def _under_way(working: Path, rows: Mapping[str, int]) -> int:
+    """Rows that are done of shards that are not, as far as their workers have told.
+
+    Args:
+        working: the folder of their signs of life.
+        rows: of each shard that is still to come.
+    """
+    told = ((working / f"{shard}{heartbeat.WORK}", num) for shard, num in rows.items())
+    try:
+        there = {path.name for path in working.iterdir()}
+    except OSError:
+        return 0
+    return sum(min(heartbeat.rows_done(p), num) for p, num in told if p.name in there)
 
 
 def _map_names(

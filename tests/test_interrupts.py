@@ -185,12 +185,12 @@ class Runs:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("stopped")
-    rows = [{"instruction": f"Count to {i}.", "output": f"{i} is a number."} for i in range(1500)]
+    rows = [{"instruction": f"Count to {i}.", "output": f"{i} is a number."} for i in range(600)]
     (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {
         "embed.model": save_tiny_embedder(folder / "embedder"),
         "proxy.model": save_tiny_opt(folder / "proxy"),
-        "pool.shard_rows": 750,
+        "pool.shard_rows": 300,
         "finetune.batch_size": 1,
         "finetune.learning_rate": 0.0001,
         "resources.num_workers": 1,
@@ -266,7 +266,7 @@ def test_sigterm_at_any_moment_of_the_beginning(runs: Runs, tmp_path: Path, seco
 def test_a_stopped_epoch_keeps_a_checkpoint_and_goes_on_from_it(runs: Runs, tmp_path: Path) -> None:
     run_dir = tmp_path / "epoch"
     process = runs.start(run_dir, "--until", "finetune")
-    wait_for(lambda: rows_trained(run_dir) >= 20, process)
+    wait_for(lambda: rows_trained(run_dir) >= 20, process, seconds=600)
     process.send_signal(signal.SIGINT)
     told = told_at_the_end(process, run_dir)
     assert process.returncode == 130
@@ -277,7 +277,7 @@ def test_a_stopped_epoch_keeps_a_checkpoint_and_goes_on_from_it(runs: Runs, tmp_
     )
     assert state_of(run_dir, "finetune") == "interrupted"
     process = runs.start(run_dir, "--until", "finetune")
-    wait_for(lambda: rows_trained(run_dir) > 0, process)
+    wait_for(lambda: rows_trained(run_dir) > 0, process, seconds=600)
     first_seen = rows_trained(run_dir)
     assert first_seen > step
     # Twice within the grace: at once, and what is told is what is kept.

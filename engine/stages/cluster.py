@@ -22,6 +22,7 @@ from engine.failures import for_people
 from engine.maths import kmeans
 from engine.nodes import Nodes
 from engine.parallel import Task, peak_memory_bytes
+from engine.progress import Progress
 from engine.rundir import RunDir
 from engine.step import CENTROIDS_FILE, EMBED, Outcome, Step
 
@@ -38,8 +39,12 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     """Cluster all embeddings in a process of its own."""
     options = nodes.kmeans_options
     task = ray.remote(cluster_shards).options(**options, max_retries=0)
-    with for_people(step):
-        start = partial(task.remote, step, options["num_cpus"], bool(nodes.gpus_per_worker))
+    progress = Progress(step.label, 0, "rows")
+    start = partial(task.remote, step, options["num_cpus"], bool(nodes.gpus_per_worker))
+    with (
+        for_people(step),
+        progress.ticking(f"k-means, {step.config.clusters.num_iterations} rounds …"),
+    ):
         return Task(start).result()
 
 

@@ -88,7 +88,9 @@ class EmbedWorker:
         self.dimension = int(self.embedder.get_embedding_dimension() or 0)
         self.batch_rows = batch_rows
         # `encode` calls its modules, and none but them, once for each batch.
-        self.embedder[0].register_forward_hook(lambda *_: heartbeat.beat())
+        self.embedder[0].register_forward_hook(
+            lambda _, given, made: heartbeat.beat(len(given[0]["input_ids"]))
+        )
 
     def read(self, step: Step, shard: str, skip: Skip = None) -> Inputs:
         """See `actor.Worker`."""

@@ -72,9 +72,11 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     patiently(partial(_clear_all_but_checkpoints, step))
     shutil.rmtree(step.run.path / RAY_FOLDER, ignore_errors=True)
     news = step.run.path / step.folder / live.FILE
-    watcher = live.Watcher(news, Progress(step.label, num_rows, "rows"))
+    progress = Progress(step.label, num_rows, "rows")
+    watcher = live.Watcher(news, progress)
+    workers = f"{nodes.train_workers} worker{'s' * (nodes.train_workers > 1)}"
     try:
-        with for_people(step):
+        with for_people(step), progress.ticking(f"starting {workers} …"):
             _fit(job, nodes)
         _raise_told(step)
         if not step.run.is_current(step.folder, STEPS_FILE, step.fingerprint):

@@ -90,7 +90,7 @@ class PerplexityWorker:
         models.use_threads(num_threads)
         folder = weights if isinstance(weights, Path) else weights.folder()
         nll = TokenNLL(models.load_language_model(folder, dtype, device))
-        nll.register_forward_hook(lambda *_: heartbeat.beat())
+        nll.register_forward_hook(lambda _, given, made: heartbeat.beat(len(given[0])))
         self.scorer = Scorer(nll, device, dtype, batch_tokens)
         self.prepared = False
 
