@@ -73,7 +73,8 @@ def cannot_be_used(address: str, error: BaseException) -> ConfigError:
     return ConfigError(
         f"Ray at {address!r} (resources.address or RAY_ADDRESS) cannot be used: {_cut(text)}\n"
         "Start a cluster with `ray start --head`, or leave the address out to run on this machine "
-        "alone."
+        "alone.\nOne that is there, but wants a token or another one, may answer like this too. "
+        f"{TOKEN_ADVICE}"
     )
 
 
