@@ -7,9 +7,10 @@ from itertools import chain, islice
 from benchmarks.harness import pool_path
 from engine import formats, models, readers, schema
 from engine.assets import bundled_proxy
+from engine.formats import Turn
 from engine.maths.ragged import Ragged
 from engine.models import ModelSource
-from engine.text import Turn, make_template
+from engine.text import make_template
 
 PROXY = ModelSource("proxy.model", "bundled")
 MAX_TOKENS = 512

@@ -60,7 +60,7 @@ def _texts(step: Step) -> list[str]:
     for shard in step.shards():
         rows = step.read(POOL, shard, ["turns", "flag"]).to_pylist()
         conversations = [
-            [(turn["role"], turn["content"]) for turn in row["turns"]]
+            [tokens.as_turn(turn) for turn in row["turns"]]
             for row in rows
             if row["flag"] == schema.OK
         ]

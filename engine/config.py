@@ -12,6 +12,7 @@ A YAML file, ``--set a.b=c`` and Python meet here::
 from __future__ import annotations
 
 import copy
+import datetime
 import math
 import re
 import reprlib
@@ -178,6 +179,11 @@ class ProxyConfig(Section):
     """Precision of scoring and training; `auto` is bfloat16 on GPUs, float32 on CPUs."""
     template: Literal["alpaca", "chat"] = "alpaca"
     """Prompt wording: the paper's Alpaca text, or the tokenizer's own chat template."""
+    scored_turns: Literal["all", "last"] = "all"
+    """Which assistant turns are scored and trained: all, or the last. Never one the pool masks."""
+    date: datetime.date | None = None
+    """What a chat template prints as today's date, YYYY-MM-DD; without it the day of the first run,
+    where the template asks for today's."""
     max_tokens: PositiveInt = 512
     """Context in tokens; longer rows are cut on the right. The model's own limit caps it."""
 

@@ -163,13 +163,15 @@ def run(
         todo = [step for step in steps[:last] if not whole.get(step.folder)]
         for step in todo:
             _check_space(step)
-        check(resolved, {step.stage for step in todo}, cluster_nodes)
+        warnings = check(resolved, {step.stage for step in todo}, cluster_nodes)
         for folder in sorted(gone):
             target.refuse_links(f"{folder}/any")
             target.clear(folder)
         for folder in (".", proxy_folder(resolved)):
             target.commit_changed(f"{folder}/{rundir.SETTINGS}", resolved.to_yaml().encode())
         say(_headline(resolved, cluster_nodes))
+        for warning in warnings:
+            say(terminal.warning(warning))
         for number, step in enumerate(steps[:last], start=1):
             head = f"[{number}/{len(steps)}] {step.label:<19}"
             if whole.get(step.folder):
@@ -304,14 +306,15 @@ def _rebuilt(steps: list[Step], rebuild: Sequence[str]) -> set[str]:
     return gone
 
 
-def check(config: Config, stages: Collection[str], cluster_nodes: nodes.Nodes) -> None:
-    """Find out in the first seconds what would else stop the run hours later.
+def check(config: Config, stages: Collection[str], cluster_nodes: nodes.Nodes) -> list[str]:
+    """Find out in the first seconds what would else stop the run hours later; warnings of less.
 
     Args:
         config: resolved settings.
         stages: names of those that are to be done.
         cluster_nodes: where.
     """
+    warnings: list[str] = []
     if "cluster" in stages and importlib.util.find_spec("faiss") is None:
         raise ConfigError(
             "faiss is not installed, and the clusters need it.\nIn poolscore's source folder: "
@@ -320,11 +323,12 @@ def check(config: Config, stages: Collection[str], cluster_nodes: nodes.Nodes) -
     if "cluster" in stages:
         refuse_two_faisses([str(found.name) for found in distributions()])
     if "tokens" in stages:
-        tokens.check(config)
+        warnings += tokens.check(config)
     if "finetune" in stages:
         finetune.check(config, cluster_nodes)
     if "select" in stages:
         select.check(config)
+    return warnings
 
 
 def refuse_two_faisses(packages: Iterable[str]) -> None:

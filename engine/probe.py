@@ -88,8 +88,13 @@ def measure_rows(config: Config, nodes: Nodes, lines: list[bytes]) -> Rows:
     from engine.stages.embed import text_of
     from engine.stages.tokens import TokenWorker
 
+    proxy = config.proxy
     worker = TokenWorker(
-        models.proxy_source(config), config.proxy.template, config.proxy.max_tokens
+        models.proxy_source(config),
+        proxy.template,
+        proxy.max_tokens,
+        proxy.scored_turns,
+        proxy.date,
     )
     began = time.perf_counter()
     with TemporaryDirectory(prefix="poolscore-plan-") as folder:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine import rundir
+from engine import models, rundir
 from engine.assets import bundled_proxy
+from engine.chat.rendering import prints_today
 from engine.config import BUNDLED, Config
 from engine.rundir import RunDir
 from engine.stages.select import DEFAULT_PERCENT
-from engine.step import PERPLEXITY, proxy_folder
+from engine.step import PERPLEXITY, TOKENS, proxy_folder
 
 PAPER_LEARNING_RATE = 2e-5
 _BATCH_DEFAULTS = {
@@ -75,7 +77,27 @@ def default_batch(name: str, device: str) -> int:
 def settle(config: Config, device: str, run: RunDir | None, rebuild: Sequence[str] = ()) -> Config:
     """`resolve` for a run directory, after what an earlier run in it was done with."""
     resolved = resolve(config, device)
-    return resolve(config, device, _before(resolved, run, rebuild)) if run else resolved
+    if run:
+        resolved = resolve(config, device, _before(resolved, run, rebuild))
+    return _on_one_day(resolved, run, rebuild)
+
+
+def _on_one_day(config: Config, run: RunDir | None, rebuild: Sequence[str]) -> Config:
+    """The day that the chat template prints, where it prints today's: the first run's, so that one
+    that passes midnight does not mix two, and one that goes on tomorrow makes the same tokens.
+    """
+    proxy = config.proxy
+    if proxy.template != "chat" or proxy.date is not None:
+        return config
+    own = run.path / proxy_folder(config) if run else None
+    if own and (own / TOKENS).exists() and not {"pool", "tokens"}.intersection(rebuild):
+        path = own / rundir.SETTINGS
+        before = Config.load(path).proxy if path.exists() else None
+        if before and (before.model, before.template) == (proxy.model, proxy.template):
+            return config.override(proxy={"date": before.date and before.date.isoformat()})
+    if not prints_today(models.load_tokenizer(models.proxy_source(config))):
+        return config
+    return config.override(proxy={"date": datetime.date.today().isoformat()})
 
 
 def _absolute(path: str, must_exist: bool = True) -> str:

@@ -29,7 +29,8 @@ TOOL_TURN: Final = "tool_turn"
 NON_TEXT_CONTENT: Final = "non_text_content"
 PROMPT_TOO_LONG: Final = "prompt_too_long"
 NO_SCORED_TOKEN: Final = "no_scored_token"
-TEMPLATE_NOT_PREFIX: Final = "template_not_prefix"
+THINKING_NOT_RENDERED: Final = "thinking_not_rendered"
+TEMPLATE_REWRITES: Final = "template_rewrites"
 TEMPLATE_REFUSED: Final = "template_refused"
 NOT_FINITE: Final = "not_finite"
 EMBEDDING_FAILED: Final = "embedding_failed"
@@ -47,8 +48,9 @@ FLAGS: Final[dict[str, str]] = {
     TOOL_TURN: "a tool or function turn, or an assistant turn that calls a tool",
     NON_TEXT_CONTENT: "list-valued content with a part that is not text",
     PROMPT_TOO_LONG: "the prompt fills the context, no response token is left to score",
-    NO_SCORED_TOKEN: "the chat template marks no token of it as response",
-    TEMPLATE_NOT_PREFIX: "the chat template rewrites earlier turns: no fixed response",
+    NO_SCORED_TOKEN: "every assistant turn is masked, or the chat template marks none of it",
+    THINKING_NOT_RENDERED: "the template leaves out what the last answer was reasoned from",
+    TEMPLATE_REWRITES: "the chat template changes a response beyond recognition",
     TEMPLATE_REFUSED: "the chat template raised an error on this conversation",
     NOT_FINITE: "a mean NLL or a score is NaN or infinite",
     EMBEDDING_FAILED: "the embedder raised an error on it alone, or died",

@@ -19,24 +19,17 @@ from transformers import (
 
 from engine import schema
 from engine.assets import FOLDER
+from engine.chat.template import ChatTemplate, as_messages
+from engine.encoding import BATCH_ROWS, Conversation, Encoded, as_turns
 from engine.models import ModelSource
-from engine.text import (
-    BATCH_ROWS,
-    AlpacaTemplate,
-    ChatTemplate,
-    Encoded,
-    Turn,
-    as_messages,
-    make_template,
-    render_alpaca,
-)
+from engine.text import AlpacaTemplate, make_template, render_alpaca
 
 END = "</s>"
 END_ID = 2  # BOS as well, in this tokenizer
 
-COLOUR: list[Turn] = [("user", "Name a colour."), ("assistant", "Blue.")]
-SUM: list[Turn] = [("user", "Add."), ("input", "1 and 2"), ("assistant", " 3 (größer).")]
-TWO_TURNS: list[Turn] = [*COLOUR, ("user", "Another."), ("assistant", "Red.")]
+COLOUR: list[tuple[str, str]] = [("user", "Name a colour."), ("assistant", "Blue.")]
+SUM: list[tuple[str, str]] = [("user", "Add."), ("input", "1 and 2"), ("assistant", " 3 (größer).")]
+TWO_TURNS: list[tuple[str, str]] = [*COLOUR, ("user", "Another."), ("assistant", "Red.")]
 
 
 def load(chat_template: str | None = None, special: Sequence[str] = ()) -> PreTrainedTokenizerBase:
@@ -51,7 +44,7 @@ def load(chat_template: str | None = None, special: Sequence[str] = ()) -> PreTr
 BUNDLED = load()
 
 
-def encode(template: AlpacaTemplate | ChatTemplate, turns: Sequence[Turn]) -> Encoded:
+def encode(template: AlpacaTemplate | ChatTemplate, turns: Conversation) -> Encoded:
     (encoded,) = template.encode([turns])
     return encoded
 
@@ -134,7 +127,7 @@ SUM_IDS = [END_ID, *INTRO_IDS, 15, 279, 6930, 365, 282, 4396, 327, 2563, 2354, 3
     [(COLOUR, COLOUR_IDS, 4, "Blue."), (SUM, SUM_IDS, 11, " 3 (größer).")],
 )
 def test_alpaca_tokens_are_exactly_these(
-    turns: list[Turn], ids: list[int], num_scored: int, response: str
+    turns: list[tuple[str, str]], ids: list[int], num_scored: int, response: str
 ) -> None:
     row = encode(AlpacaTemplate(BUNDLED, 512), turns)
     assert row.input_ids.tolist() == ids
@@ -161,7 +154,7 @@ def test_an_end_token_inside_the_prompt_is_not_scored() -> None:
 
 
 @pytest.mark.parametrize("trailing", [[("user", "And?")], [("user", "And?"), ("input", "x")]])
-def test_turns_behind_the_last_response_are_not_rendered(trailing: list[Turn]) -> None:
+def test_turns_behind_the_last_response_are_not_rendered(trailing: list[tuple[str, str]]) -> None:
     row = encode(AlpacaTemplate(BUNDLED, 512), [*COLOUR, *trailing])
     assert row.input_ids.tolist() == COLOUR_IDS
 
@@ -182,7 +175,7 @@ WORDS = st.text(
 def test_what_is_scored_is_the_responses_and_nothing_else(
     exchanges: list[tuple[str, str, str]],
 ) -> None:
-    turns: list[Turn] = []
+    turns: list[tuple[str, str]] = []
     for prompt, further, response in exchanges:
         turns += [("user", prompt), ("input", further), ("assistant", response)]
     row = encode(AlpacaTemplate(BUNDLED, 10_000), turns)
@@ -267,7 +260,7 @@ def test_scored_are_the_tokens_that_start_inside_a_response(
     kind: str, exchanges: list[tuple[str, str, str]]
 ) -> None:
     tokenizer = KINDS[kind]
-    turns: list[Turn] = []
+    turns: list[tuple[str, str]] = []
     for prompt, further, response in exchanges:
         turns += [("user", prompt), ("input", further), ("assistant", response)]
     # Ours first: the plain call turns off the truncation and padding that a tokenizer came with.
@@ -341,7 +334,7 @@ def test_a_conversation_cut_behind_its_first_response_has_no_end_scored() -> Non
     assert (row.end_scored, row.truncated, row.flag) == (False, True, "ok")
 
 
-# ── chat templates by prefix differences ─────────────────────────────────────────────────────────
+# ── chat templates ─────────────────────────────────────────────────────────────────────────────
 
 CHATML_SPECIAL = ("<|im_start|>", "<|im_end|>")
 CHATML = (
@@ -354,7 +347,7 @@ LLAMA = (
     "\n\n' + m.content | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}"
     "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
-CHAT: list[Turn] = [("system", "Be brief."), *TWO_TURNS]
+CHAT: list[tuple[str, str]] = [("system", "Be brief."), *TWO_TURNS]
 
 
 def chat(chat_template: str, special: Sequence[str] = (), max_tokens: int = 512) -> ChatTemplate:
@@ -422,7 +415,12 @@ def test_bos_and_eos_of_one_id_are_told_apart_by_place() -> None:
 
 @pytest.mark.parametrize(
     ("end", "scored"),
-    [("", "Blue.Red.</s>"), ("\n", "Blue.\nRed.\n</s>"), (" |", "Blue. |Red. |</s>")],
+    [
+        ("", "Blue.Red.</s>"),
+        ("\n", "Blue.Red.</s>"),  # white space ends no turn
+        (" |", "Blue. |Red. |"),  # what stands behind every response does
+        ("\n[END]\n", "Blue.[END]Red.[END]"),
+    ],
 )
 def test_a_template_without_an_end_token_gets_eos(end: str, scored: str) -> None:
     template = chat(
@@ -431,7 +429,7 @@ def test_a_template_without_an_end_token_gets_eos(end: str, scored: str) -> None
     )
     row = encode(template, TWO_TURNS)
     assert scored_text(template.tokenizer, row) == scored
-    assert row.input_ids[-1] == END_ID
+    assert (row.input_ids[-1] == END_ID) == scored.endswith(END)
     assert row.end_scored
 
 
@@ -442,8 +440,8 @@ def test_a_token_that_starts_in_the_prompt_is_not_scored() -> None:
     )
     row = encode(template, COLOUR)
     tokens = [text_of(template.tokenizer, [i]) for i in row.input_ids]
-    assert tokens[-5:] == [" Bl", "ue", ".", "\n", END]  # the space belongs to the prompt
-    assert scored_text(template.tokenizer, row) == "ue.\n</s>"
+    assert tokens[-4:] == [" Bl", "ue", ".", END]  # the space belongs to the prompt
+    assert scored_text(template.tokenizer, row) == "ue.</s>"
 
 
 def test_a_trailing_user_turn_is_not_rendered_in_chats_either() -> None:
@@ -453,12 +451,13 @@ def test_a_trailing_user_turn_is_not_rendered_in_chats_either() -> None:
 
 
 def test_an_input_joins_the_user_turn() -> None:
-    assert as_messages([("system", "s"), ("user", "q"), ("input", "more"), ("assistant", "a")]) == [
+    turns = [("system", "s"), ("user", "q"), ("input", "more"), ("assistant", "a")]
+    assert as_messages(as_turns(turns)) == [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "q\n\nmore"},
         {"role": "assistant", "content": "a"},
     ]
-    empty = as_messages([("user", "q"), ("input", ""), ("assistant", "a")])
+    empty = as_messages(as_turns([("user", "q"), ("input", ""), ("assistant", "a")]))
     assert empty[0] == {"role": "user", "content": "q"}
     template = chat(CHATML, CHATML_SPECIAL)
     text = text_of(template.tokenizer, encode(template, SUM).input_ids)
@@ -477,11 +476,11 @@ MARKED = (
 
 @pytest.mark.parametrize("turns", [COLOUR, SUM, CHAT, [*CHAT, ("user", "And?")]])
 @pytest.mark.parametrize("max_tokens", [512, 48, 32, 24, 16])
-def test_marked_templates_score_as_prefix_differences_do(
-    turns: list[Turn], max_tokens: int
+def test_marked_templates_score_as_unmarked_ones_do(
+    turns: list[tuple[str, str]], max_tokens: int
 ) -> None:
     marked = chat(MARKED, CHATML_SPECIAL, max_tokens)
-    assert marked.marks_responses
+    assert marked.renderer.marks_responses
     found, expected = (
         encode(template, turns) for template in (marked, chat(CHATML, CHATML_SPECIAL, max_tokens))
     )
@@ -515,7 +514,7 @@ FORGETFUL = (
     "{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-THINKING: list[Turn] = [("user", "Why?"), ("assistant", "<think>Hm.</think>So.")]
+THINKING: list[tuple[str, str]] = [("user", "Why?"), ("assistant", "<think>Hm.</think>So.")]
 NO_SYSTEM = (
     "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
     + CHATML
@@ -527,21 +526,36 @@ def assert_flagged(row: Encoded, flag: str) -> None:
     assert (row.input_ids.tolist(), row.scored.tolist()) == ([], [])
 
 
-def test_a_template_that_rewrites_earlier_turns_is_flagged() -> None:
+def test_earlier_thoughts_that_a_template_drops_are_not_scored() -> None:
     template = chat(FORGETFUL, CHATML_SPECIAL)
-    assert_flagged(
-        encode(template, [*THINKING, ("user", "Sure?"), ("assistant", "Yes.")]),
-        schema.TEMPLATE_NOT_PREFIX,
-    )
-    # Where there is nothing to rewrite, it serves.
+    row = encode(template, [*THINKING, ("user", "Sure?"), ("assistant", "Yes.")])
+    assert scored_text(template.tokenizer, row) == "So.<|im_end|>Yes.<|im_end|>"
     single, plain = encode(template, THINKING), encode(template, TWO_TURNS)
     assert scored_text(template.tokenizer, single) == "<think>Hm.</think>So.<|im_end|>"
     assert scored_text(template.tokenizer, plain) == "Blue.<|im_end|>Red.<|im_end|>"
 
 
-def test_a_generation_prompt_that_is_not_in_the_turn_is_flagged() -> None:
+def test_the_generation_prompt_plays_no_part() -> None:
     hinting = CHATML.replace("assistant\n' }}{% endif %}", "assistant\n<think>' }}{% endif %}")
-    assert_flagged(encode(chat(hinting, CHATML_SPECIAL), COLOUR), schema.TEMPLATE_NOT_PREFIX)
+    template = chat(hinting, CHATML_SPECIAL)
+    assert scored_text(template.tokenizer, encode(template, COLOUR)) == "Blue.<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "m.content | length",  # another text with every mark
+        "m.content[::-1]",  # the marks come out the wrong way round
+        "m.content + m.content",  # and here twice
+        "'...'",  # not there at all
+    ],
+)
+def test_a_response_changed_beyond_recognition_is_flagged(content: str) -> None:
+    rewriting = CHATML.replace(
+        "m.content +", f"(m.content if m.role == 'user' else {content})|string +"
+    )
+    row = encode(chat(rewriting, CHATML_SPECIAL), COLOUR)
+    assert_flagged(row, schema.TEMPLATE_REWRITES)
 
 
 @pytest.mark.parametrize("template", [NO_SYSTEM, NO_SYSTEM.replace(CHATML, MARKED)])

@@ -6,25 +6,33 @@ positions, and the flag that the template or the context's length adds. Null for
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+from jinja2 import TemplateError
 
 from engine import models, schema
 from engine.actor import Made, Skip
 from engine.columns import equals, from_lists, replaced
 from engine.config import Config
+from engine.encoding import Encoded
 from engine.errors import ConfigError
+from engine.formats import Turn
 from engine.mapping import map_shards
 from engine.models import ModelSource
 from engine.nodes import Nodes
 from engine.rundir import RunDir
 from engine.step import POOL, Outcome, Step
-from engine.text import Encoded, make_template
+from engine.terminal import plain
+from engine.text import make_template
+from engine.trial import TEMPLATE_FLAGS, lost, try_template
 
 NAME = "tokens"
-VERSION = 1
+VERSION = 2
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -33,16 +41,18 @@ def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
     return {
         "model": source.identity(run),
         "template": config.proxy.template,
+        "scored_turns": config.proxy.scored_turns,
+        "date": config.proxy.date.isoformat() if config.proxy.date else None,
         "max_tokens": config.proxy.max_tokens,
     }
 
 
-def check(config: Config) -> None:
-    """Load the tokenizer once, before any work.
+def check(config: Config) -> list[str]:
+    """Try tokenizer and template before any work; warnings about rows that would be lost.
 
     Raises:
-        ModelError: it cannot be used.
-        ConfigError: the chat template is asked for and it has none.
+        ModelError: the tokenizer cannot be used.
+        ConfigError: the template cannot be used, or not on most of the pool's rows.
     """
     source = models.proxy_source(config)
     tokenizer = models.load_tokenizer(source)
@@ -51,6 +61,16 @@ def check(config: Config) -> None:
             f"proxy.template = 'chat', but the tokenizer of {source.name!r} has no chat template. "
             "Use proxy.template=alpaca."
         )
+    proxy = config.proxy
+    length = models.context_length(source, proxy.max_tokens)
+    try:
+        template = make_template(proxy.template, tokenizer, length, proxy.scored_turns, proxy.date)
+    except (TemplateError, ValueError) as error:
+        raise ConfigError(
+            f"proxy.template = 'chat', but the chat template of {source.name!r} cannot be used: "
+            f"{plain(str(error))[: models.REASON_CHARACTERS]}\nUse proxy.template=alpaca."
+        ) from None
+    return try_template(template, config)
 
 
 def run(step: Step, nodes: Nodes) -> Outcome:
@@ -59,25 +79,39 @@ def run(step: Step, nodes: Nodes) -> Outcome:
     A tokenizer's own threads would leave cores idle while Python reads what they made of a batch.
     """
     source = models.proxy_source(step.config)
-    return map_shards(
+    proxy = step.config.proxy
+    outcome = map_shards(
         step,
         nodes.one_core_each(),
         TokenWorker,
         {
             "source": source,
-            "template": step.config.proxy.template,
-            "max_tokens": step.config.proxy.max_tokens,
+            "template": proxy.template,
+            "max_tokens": proxy.max_tokens,
+            "which": proxy.scored_turns,
+            "date": proxy.date,
         },
     )
+    flags = Counter(outcome.flags)
+    tried = sum(flags[flag] for flag in (schema.OK, schema.PROMPT_TOO_LONG, *TEMPLATE_FLAGS))
+    warnings = lost(flags, tried, step.config, "of the rows")
+    return replace(outcome, warnings=[*outcome.warnings, *warnings])
 
 
 class TokenWorker:
     """Holds the tokenizer and the template."""
 
-    def __init__(self, source: ModelSource, template: str, max_tokens: int) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        template: str,
+        max_tokens: int,
+        which: str = "all",
+        date: datetime.date | None = None,
+    ) -> None:
         tokenizer = models.load_tokenizer(source)
         length = models.context_length(source, max_tokens)
-        self.template = make_template(template, tokenizer, length)
+        self.template = make_template(template, tokenizer, length, which, date)
 
     def read(self, step: Step, shard: str, skip: Skip = None) -> pa.Table:
         """See `actor.Worker`; `flag` says which rows are left out."""
@@ -91,7 +125,7 @@ class TokenWorker:
     def __call__(self, step: Step, pool: pa.Table) -> Made:
         flags = pool["flag"].to_pylist()
         conversations = [
-            [(turn["role"], turn["content"]) for turn in turns]
+            [as_turn(turn) for turn in turns]
             for turns, flag in zip(pool["turns"].to_pylist(), flags, strict=True)
             if flag == schema.OK
         ]
@@ -104,6 +138,12 @@ class TokenWorker:
             "truncated": sum(row.truncated for row in rows if row and row.flag == schema.OK),
         }
         return Made(as_table(pool["id"], rows, flags), Counter(flags), counts)
+
+
+def as_turn(turn: Mapping[str, Any]) -> Turn:
+    """A turn out of the pool's shard; a null stands for a plain one."""
+    scored = turn["scored"] is not False
+    return Turn(turn["role"], turn["content"], turn["thinking"] or "", scored)
 
 
 def as_table(ids: pa.ChunkedArray, rows: list[Encoded | None], flags: list[str]) -> pa.Table:

@@ -16,12 +16,12 @@ from handmade import make_step, mark_whole
 
 from engine import schema
 from engine.assets import bundled_proxy
+from engine.encoding import Encoded
 from engine.maths.ragged import Ragged
 from engine.models import load_language_model
 from engine.stages.perplexity import PerplexityWorker
 from engine.stages.tokens import as_table
 from engine.step import TOKENS, Step
-from engine.text import Encoded
 
 
 def made_rows(num_rows: int) -> list[Encoded | None]:

@@ -1,0 +1,1 @@
+"""Conversations through a tokenizer's own chat template."""
