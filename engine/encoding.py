@@ -1,7 +1,7 @@
 """Rendered text → token ids, scored positions and length flags.
 
-The text is tokenised as a whole, and a token is scored when it *starts* inside a response.
-Positions decide, never token ids: pad, EOS and BOS are often the same token.
+The text is tokenised as a whole, and a token is scored when it *starts* inside a response, white
+space before it aside. Positions decide, never token ids: pad, EOS and BOS are often the same token.
 """
 
 from __future__ import annotations
@@ -126,6 +126,11 @@ def _encode(
     scored = np.zeros(len(ids), dtype=bool)
     for first, end in one.responses:
         scored |= (starts >= first) & (starts < end)
+        if one.text[first - 1 : first].isspace():
+            # Many tokenizers make one token of a space and the word behind it, and give it the
+            # space's place or the word's. Behind "ASSISTANT: " it is the response's first word.
+            for place in ((starts < first) & (ends > first)).nonzero()[0]:
+                scored[place] |= one.text[starts[place] : first].isspace()
     return _cut(ids[:length], (scored & in_text).nonzero()[0], one.ends_turn, max_tokens)
 
 

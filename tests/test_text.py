@@ -418,7 +418,7 @@ def test_bos_and_eos_of_one_id_are_told_apart_by_place() -> None:
     [
         ("", "Blue.Red.</s>"),
         ("\n", "Blue.Red.</s>"),  # white space ends no turn
-        (" |", "Blue. |Red. |"),  # what stands behind every response does
+        (" |", "Blue.|Red.|"),  # what stands behind every response does
         ("\n[END]\n", "Blue.[END]Red.[END]"),
     ],
 )
@@ -433,15 +433,24 @@ def test_a_template_without_an_end_token_gets_eos(end: str, scored: str) -> None
     assert row.end_scored
 
 
-def test_a_token_that_starts_in_the_prompt_is_not_scored() -> None:
+@pytest.mark.parametrize(
+    ("header", "scored"),
+    [(": ", " Blue."), (":  ", " Blue."), (":", "Blue."), (": (", "Blue.")],
+)
+def test_a_first_word_is_scored_with_the_space_before_it(header: str, scored: str) -> None:
     template = chat(
-        "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+        "{% for m in messages %}{{ m.role + '" + header + "' + m.content + '\n' }}{% endfor %}"
     )
     row = encode(template, COLOUR)
+    assert scored_text(template.tokenizer, row) == scored + END
+
+
+def test_a_token_that_begins_with_text_of_the_prompt_is_not_scored() -> None:
+    template = chat("{% for m in messages %}{{ m.role + ':Nam' + m.content }}{% endfor %}")
+    row = encode(template, [("user", "Say."), ("assistant", "e a colour.")])
     tokens = [text_of(template.tokenizer, [i]) for i in row.input_ids]
-    assert tokens[-4:] == [" Bl", "ue", ".", END]  # the space belongs to the prompt
-    assert scored_text(template.tokenizer, row) == "ue.</s>"
+    assert tokens[-6:] == ["ame", " a", " col", "our", ".", END]
+    assert scored_text(template.tokenizer, row) == " a colour.</s>"
 
 
 def test_a_trailing_user_turn_is_not_rendered_in_chats_either() -> None:

@@ -33,8 +33,6 @@ class Ends:
     """Behind the last response; empty where there is none."""
     special: re.Pattern[str]
     """A special token of the tokenizer."""
-    special_with_space: frozenset[str]
-    """Special tokens that take the white space before them along."""
     is_known: bool = True
     """False where the template refused the made-up conversation."""
 
@@ -52,12 +50,7 @@ class Ends:
             end = special.group()
         if end is None:
             return None
-        stop = start + len(end)
-        if end in self.special_with_space:
-            start = place
-        elif not special and start > place and text[start - 1] == " ":
-            start -= 1  # a byte-level tokenizer makes one token of a space and what follows
-        return start, stop
+        return start, start + len(end)
 
 
 def learn(render: Render, tokenizer: PreTrainedTokenizerBase) -> Ends:
@@ -66,13 +59,12 @@ def learn(render: Render, tokenizer: PreTrainedTokenizerBase) -> Ends:
     names = {str(token.content) for token in added if token.content}
     own = {str(name) for name in (tokenizer.eos_token, tokenizer.bos_token) if name}
     special = _any_of(names) if names else re.compile(r"(?!)")
-    spaced = frozenset(str(token.content) for token in added if token.lstrip)
     gaps = _gaps(render)
     if gaps is None:
-        return Ends("", "", special, spaced, is_known=False)
+        return Ends("", "", special, is_known=False)
     atoms = re.compile("|".join([*_longest_first(names | own), _TAG, r"\s+", r"\w+", r"[^\w\s]"]))
     before, middle, last = (atoms.findall(gap) for gap in gaps)
-    return Ends(*_ends(before, middle, last, special, str(tokenizer.eos_token)), special, spaced)
+    return Ends(*_ends(before, middle, last, special, str(tokenizer.eos_token)), special)
 
 
 def _gaps(render: Render) -> tuple[str, str, str] | None:
