@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from engine.chat.rendering import REFUSALS, Message
 
@@ -32,6 +33,7 @@ _KEYS = {CONTENT: (CONTENT,), THINKING: (THINKING, "thinking")}
 
 # Planes of private characters: (first, how many). Text has hardly ever any of them.
 _PLANES = ((0xF0000, 65_000), (0x100000, 65_000), (0xE000, 6_400))
+_PRIVATE = re.compile("[\U000f0000-\U000ffffd\U00100000-\U0010fffd\ue000-\uf8ff]")
 _MAX_FURTHER = 2_000
 """Further marks in one response."""
 _FURTHER = re.compile(r"(?:[>\]}|:]\s*|\n\s*)(?=\S)(?![<\[][/|])")
@@ -110,8 +112,8 @@ def _seen(
 
     Without a `text` to compare with, a mark's place in the rendered text is all there is to know.
     """
-    plane = _free_plane(messages, sum(map(len, cuts.values())))
-    if plane is None:
+    base = _free(messages, sum(map(len, cuts.values())))
+    if base is None:
         return None
     owners: list[tuple[Field, int]] = []
     marked = [dict(message) for message in messages]
@@ -120,7 +122,7 @@ def _seen(
         parts: list[str] = []
         before = 0
         for cut in places:
-            parts += (value[before:cut], chr(plane + len(owners)))
+            parts += (value[before:cut], chr(base + len(owners)))
             owners.append((field, cut))
             before = cut
         parts.append(value[before:])
@@ -130,7 +132,7 @@ def _seen(
         out = render(marked)
     except REFUSALS:
         return None
-    pieces = re.split(f"([{chr(plane)}-{chr(plane + max(len(owners) - 1, 0))}])", out)
+    pieces = re.split(f"([{chr(base)}-{chr(base + max(len(owners) - 1, 0))}])", out)
     if text is not None and "".join(pieces[::2]) != text:
         return None
     found: dict[Field, Seen] = {field: [] for field in cuts}
@@ -140,20 +142,22 @@ def _seen(
     position = 0
     for piece, mark in zip(pieces[::2], marks, strict=False):
         position += len(piece)
-        field, cut = owners[ord(mark) - plane]
+        field, cut = owners[ord(mark) - base]
         found[field].append((cut, position))
     if any(seen != sorted(seen) for seen in found.values()):
         return None
     return found
 
 
-def _free_plane(messages: Sequence[Message], num: int) -> int | None:
-    """First character of a plane that no message has any of, and that has `num`."""
+def _free(messages: Sequence[Message], num: int) -> int | None:
+    """First of `num` private characters in a row that no message has any of."""
     values = [value for message in messages for value in message.values() if not value.isascii()]
+    taken = sorted({ord(letter) for value in values for letter in _PRIVATE.findall(value)})
     for first, size in _PLANES:
-        letters = re.compile(f"[{chr(first)}-{chr(first + size - 1)}]")
-        if num <= size and not any(letters.search(value) for value in values):
-            return first
+        here = [code for code in taken if first <= code < first + size]
+        for start, end in pairwise([first - 1, *here, first + size]):
+            if end - start > num:
+                return start + 1
     return None
 
 
@@ -165,8 +169,8 @@ def _grown(text: str, value: str, seen: Seen) -> tuple[int, int, bool, bool]:
     """
     (first, start), (last, end) = seen[0], seen[-1]
     before, after = value[:first].strip(), value[last:].strip()
-    more_before = _match(text[:start][::-1], before[::-1])
-    more_after = _match(text[end:], after)
+    more_before = _match(text[:start][::-1], before[::-1]) if before else 0
+    more_after = _match(text[end:], after) if after else 0
     return start - more_before, end + more_after, not more_before, not more_after
 
 

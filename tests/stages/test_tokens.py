@@ -57,3 +57,41 @@ def test_rows_left_out_are_null_and_change_no_other_row(tmp_path: Path) -> None:
         len(row["scored"]) for row in made.table.to_pylist() if row["scored"]
     )
     assert worker(step, worker.read(step, SHARD, np.zeros(5, dtype=np.bool_))) == whole
+
+
+def test_masked_turns_and_thoughts_reach_the_template(tmp_path: Path) -> None:
+    step = make_step(tmp_path, "tokens", "unused")
+
+    def turn(role: str, content: str, thinking: str = "", scored: bool = True) -> dict[str, object]:
+        return {"role": role, "content": content, "thinking": thinking, "scored": scored}
+
+    wrong, right = turn("assistant", "Quito.", scored=False), turn("assistant", "Lima.")
+    query, thought = turn("user", "Of Peru?"), turn("assistant", "Lima.", "Hm.")
+    conversations = [
+        [query, wrong, query, right],
+        [query, right, query, wrong],
+        [query, wrong],
+        [query, thought],
+        [query, right, query, right],
+    ]
+    rows = [
+        {"id": full_id(str(i)), "turns": turns, "flag": schema.OK}
+        for i, turns in enumerate(conversations)
+    ]
+    commit(step, POOL, SHARD, pa.Table.from_pylist(rows, schema=schema.POOL))
+    num_scored: dict[str, list[int | None]] = {}
+    for which in ("all", "last"):
+        worker = TokenWorker(ModelSource("proxy.model", "bundled"), "alpaca", 128, which)
+        made = worker(step, worker.read(step, SHARD))
+        num_scored[which] = made.table["num_response_tokens"].to_pylist()
+        assert made.table["flag"].to_pylist() == [
+            schema.OK,
+            schema.OK if which == "all" else schema.NO_SCORED_TOKEN,
+            schema.NO_SCORED_TOKEN,
+            schema.THINKING_NOT_RENDERED,
+            schema.OK,
+        ]
+    (one, *_), last = num_scored["all"], num_scored["last"]
+    assert one is not None
+    assert num_scored["all"] == [one, one, None, None, 2 * one]
+    assert last == [one, None, None, None, one]
