@@ -86,6 +86,8 @@ class FieldMap(Section):
     """Key of the instruction's further context (flat rows)."""
     response: str | None = None
     """Key of the response (flat rows)."""
+    history: str | None = None
+    """Key of the earlier rounds, a list of [user, assistant] pairs (flat rows)."""
     system: str | None = None
     """Key of the system text."""
     turns: str | None = None
@@ -94,6 +96,10 @@ class FieldMap(Section):
     """Key of the role inside a turn."""
     content: str = "content"
     """Key of the text inside a turn."""
+    thinking: str | None = None
+    """Key of what the assistant reasoned before its response (flat rows), or inside a turn."""
+    weight: str | None = None
+    """Key inside a turn whose 0 or false makes context of it; without it the usual ones."""
     roles: Mapping[str, str] = Field(default_factory=dict)
     """The pool's role names to ours (system, user, assistant), where they are unusual."""
 
@@ -113,7 +119,8 @@ class PoolConfig(Section):
     fields: FieldMap | None = None
     """Names of the rows' keys, where the format is not recognised from them."""
     source_field: str | None = None
-    """Key whose value names a row's source; without it the source is the file's stem."""
+    """Key whose value names a row's source, `meta.source` for one inside an object; without it, and
+    in rows that lack it, the source is the file's stem."""
     holdout_fraction: Fraction01 = 0.0
     """Part of the rows, by hash of their id, that is scored but never trained on or selected."""
     shard_rows: PositiveInt | None = None

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.census import Census
 from engine.columns import id_bits
 from engine.config import PoolConfig
 from engine.maths.sharding import duplicates, shard_bounds
@@ -31,6 +32,8 @@ class Part:
     num_lines: int
     """Lines of the last piece that was read."""
     peak_memory_bytes: int
+    census: Census
+    """What its rows' keys are good for."""
     lines_before: int = 0
     """Lines of the file before this part."""
 

@@ -356,6 +356,7 @@ def _sample_steps(config: Config, folder: Path, lines: list[bytes]) -> tuple[Ste
             "shard_rows": max(1, len(lines)),
             "shard_bytes": 2**40,
             "max_reject_fraction": 1,
+            "source_field": None,  # a field of few rows may be in none of these
         }
     )
     run = RunDir(folder)

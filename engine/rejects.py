@@ -9,16 +9,35 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from engine import schema
-from engine.config import PoolConfig
+from engine import schema, terminal
+from engine.census import Census, closest
+from engine.config import FieldMap, PoolConfig
 from engine.errors import PoolError
 from engine.readers import PoolFile
 
 MAX_LISTED = 5
+MAX_NAMES = 12
+"""Keys that a message names."""
+_PAGE = "docs/formats.md"
+_SHAPE = (
+    "the lines are no rows: a .jsonl file holds one JSON object a line, a .json file one array of "
+    "objects. No setting helps where a file is something else: convert it first"
+)
+_NO_ROWS = {
+    schema.INVALID_JSON: _SHAPE,
+    schema.NOT_AN_OBJECT: _SHAPE,
+    schema.INVALID_UTF8: "the text is not UTF-8: write the files again in that encoding",
+    schema.DUPLICATE_KEY: "write the rows again with each key once",
+}
 
 
 def refuse_rotten(
-    config: PoolConfig, files: Sequence[PoolFile], num_rows: int, rejected: pa.Table, where: Path
+    config: PoolConfig,
+    files: Sequence[PoolFile],
+    num_rows: int,
+    rejected: pa.Table,
+    census: Census,
+    where: Path,
 ) -> None:
     """Stop on a pool that is not what somebody took it for, and show the worst of it.
 
@@ -27,6 +46,7 @@ def refuse_rotten(
         files: of the pool.
         num_rows: lines that became rows.
         rejected: those that did not (`schema.REJECTED`).
+        census: what the rows' keys are.
         where: the file that lists them, for the message.
 
     Raises:
@@ -37,8 +57,7 @@ def refuse_rotten(
         raise PoolError(
             what=f"the pool has no row that can be read; {len(rejected):,} lines were rejected",
             where=f"{', '.join(file.name for file in files[:3])}{_worst(rejected)}{listed}",
-            fix="see docs/formats.md for the formats known, or name the rows' own keys with "
-            "--set pool.fields.prompt=… --set pool.fields.response=…",
+            fix=_hint(config, rejected, census),
         )
     broken = rejected.filter(pa.array(np.isin(rejected["reason"].to_pylist(), schema.FILE_REASONS)))
     if len(broken) and not config.keep_broken_files:
@@ -55,9 +74,63 @@ def refuse_rotten(
             what=f"{len(rejected):,} of {num_lines:,} lines were rejected "
             f"({share:.1%}), and pool.max_reject_fraction is {config.max_reject_fraction:.1%}",
             where=f"{_worst(rejected).strip()}{listed}",
-            fix="look whether the pool is what you meant. --set pool.max_reject_fraction="
-            f"{math.ceil(1000 * share) / 1000:g} goes on without those lines",
+            fix=f"look whether the pool is what you meant. {_hint(config, rejected, census)}. "
+            f"--set pool.max_reject_fraction={math.ceil(1000 * share) / 1000:g} goes on without "
+            "those lines",
         )
+
+
+def refuse_unknown_source(
+    config: PoolConfig, files: Sequence[PoolFile], num_rows: int, census: Census
+) -> None:
+    """Stop where no row has the field that is to name its source.
+
+    Raises:
+        PoolError: names the keys that there are.
+    """
+    if config.source_field is None or census.num_without_source < num_rows:
+        return
+    names = list(census.without_source.listed())
+    meant = closest(names, [config.source_field])
+    guess = f"did you mean {meant!r}? " if meant else ""
+    more = " and more" if len(names) > MAX_NAMES or census.without_source.others else ""
+    raise PoolError(
+        what=f"no row of the pool has pool.source_field = {config.source_field!r}",
+        where=", ".join(terminal.plain(file.name) for file in files[:3]),
+        fix=f"{guess}The rows have {', '.join(names[:MAX_NAMES]) or 'no names'}{more}. A key "
+        "inside an object is named with a dot: meta.source",
+    )
+
+
+def _hint(config: PoolConfig, rejected: pa.Table, census: Census) -> str:
+    """What to do about most of the rejected lines."""
+    reasons = rejected["reason"].value_counts().to_pylist()
+    reason = max(reasons, key=lambda r: r["counts"])["values"] if reasons else ""
+    if reason in _NO_ROWS:
+        return _NO_ROWS[reason]
+    if reason == schema.UNKNOWN_ROLE:
+        return (
+            "say whose turns they are: --set pool.fields.turns=KEY --set pool.fields.roles.NAME="
+            "user (or system, assistant), KEY being that of the list of turns"
+        )
+    if config.fields is not None:
+        return _fields_hint(config.fields, census)
+    if reason in (schema.LONE_SURROGATE, schema.ROW_TOO_LARGE):
+        return f"see {_PAGE}"
+    return f"{census.fields_hint()}. {_PAGE} has the formats that need no such setting"
+
+
+def _fields_hint(fields: FieldMap, census: Census) -> str:
+    """For rows that do not have the keys that `pool.fields` names."""
+    have = list(census.rejected.listed())
+    named = (fields.prompt, fields.response, fields.turns)
+    typos = [name for name in named if name is not None and name not in have]
+    guesses = [f"{name!r} may be {meant!r}" for name in typos if (meant := closest(have, [name]))]
+    return (
+        "pool.fields names the keys to read, and the rejected rows have "
+        f"{', '.join(have[:MAX_NAMES]) or 'none that is a name'}"
+        + (f"; {', '.join(guesses)}" if guesses else "")
+    )
 
 
 def _worst(rejected: pa.Table) -> str:

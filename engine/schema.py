@@ -27,6 +27,7 @@ ASSISTANT_FIRST: Final = "assistant_first"
 ROLES_NOT_ALTERNATING: Final = "roles_not_alternating"
 TOOL_TURN: Final = "tool_turn"
 NON_TEXT_CONTENT: Final = "non_text_content"
+ALL_MASKED: Final = "all_masked"
 PROMPT_TOO_LONG: Final = "prompt_too_long"
 NO_SCORED_TOKEN: Final = "no_scored_token"
 THINKING_NOT_RENDERED: Final = "thinking_not_rendered"
@@ -45,8 +46,9 @@ FLAGS: Final[dict[str, str]] = {
     NO_RESPONSE: "no assistant turn",
     ASSISTANT_FIRST: "an assistant turn comes before the first user turn",
     ROLES_NOT_ALTERNATING: "two turns of one role in a row, or a system turn past the first place",
-    TOOL_TURN: "a tool or function turn, or an assistant turn that calls a tool",
-    NON_TEXT_CONTENT: "list-valued content with a part that is not text",
+    TOOL_TURN: "a tool or function turn, a turn that calls a tool, or tools that a row offers",
+    NON_TEXT_CONTENT: "an image, a video, audio, or content with a part that is not text",
+    ALL_MASKED: "the pool masks every assistant turn: nothing to score",
     PROMPT_TOO_LONG: "the prompt fills the context, no response token is left to score",
     NO_SCORED_TOKEN: "every assistant turn is masked, or the chat template marks none of it",
     THINKING_NOT_RENDERED: "the template leaves out what the last answer was reasoned from",

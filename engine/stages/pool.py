@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +28,7 @@ from typing import Any
 import pyarrow as pa
 
 from engine import formats, heartbeat, readers, schema
+from engine.census import Census
 from engine.config import Config, PoolConfig
 from engine.errors import BrokenFileError
 from engine.failures import for_people
@@ -35,14 +36,14 @@ from engine.nodes import Nodes
 from engine.parallel import peak_memory_bytes, run_all
 from engine.parts import Part, Shard, shards_of
 from engine.progress import Progress
-from engine.rejects import refuse_rotten
+from engine.rejects import refuse_rotten, refuse_unknown_source
 from engine.rundir import RunDir
 from engine.sheet import Sheet
 from engine.step import REJECTED_FILE, Outcome, Step
 from engine.storage import patiently
 
 NAME = "pool"
-VERSION = 5
+VERSION = 6
 
 # What a row is before the rows ahead of it are known: no `row`, `line` within the piece, no flag
 # `duplicate`.
@@ -77,10 +78,14 @@ def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES)
     with _parts_folder(step) as folder, for_people(step):
         parts = _read_all(step, nodes, batches, folder)
         num_rows = sum(part.num_rows for part in parts)
+        census = Census()
+        for part in parts:
+            census.merge(part.census)
         rejected = patiently(lambda: _all_rejected(parts))
         step.commit(REJECTED_FILE, rejected)
         where = step.run.path / step.folder / REJECTED_FILE
-        refuse_rotten(config, files, num_rows, rejected, where)
+        refuse_rotten(config, files, num_rows, rejected, census, where)
+        refuse_unknown_source(config, files, num_rows, census)
         shards = patiently(partial(shards_of, parts, config))
         written = _write_all(step, nodes, shards)
     _remove_all_but(step, {shard.name for shard in shards})
@@ -94,8 +99,28 @@ def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES)
         peak_memory_bytes=max(
             peak_memory_bytes(), *(done.peak_memory_bytes for done in chain(parts, written))
         ),
-        details={"files": len(files), "rejected": dict(reasons)},
+        details={
+            "files": len(files),
+            "rejected": dict(reasons),
+            "unused_keys": census.unused.listed(),
+            "unused_keys_unlisted": census.unused.num_unlisted,
+            "rows_without_source": census.num_without_source,
+        },
+        warnings=_warnings(config, num_rows, census),
     )
+
+
+def _warnings(config: PoolConfig, num_rows: int, census: Census) -> list[str]:
+    """What the rows hold and the results will not show."""
+    said: list[str] = []
+    if names := census.unused.shown("rows"):
+        said.append(f"keys of the pool that play no part: {names}. See docs/formats.md")
+    if census.num_without_source:
+        said.append(
+            f"{census.num_without_source:,} of {num_rows:,} rows have no {config.source_field}: "
+            "their source is the name of their file"
+        )
+    return said
 
 
 def _all_rejected(parts: list[Part]) -> pa.Table:
@@ -174,18 +199,21 @@ def _read(config: PoolConfig, folder: Path, pieces: list[readers.Piece]) -> Part
     name = uuid.uuid4().hex  # a task that is tried again writes other files
     rows = Sheet(folder / f"{name}.rows.arrow", _ROWS)
     rejected = Sheet(folder / f"{name}.rejected.arrow", schema.REJECTED)
+    census = Census()
     with closing(rows), closing(rejected):
         for piece in pieces:
-            _read_piece(piece, config, rows, rejected)
+            _read_piece(piece, config, rows, rejected, census)
     num_lines = readers.count_lines(pieces[-1])
-    return Part(rows.path, rejected.path, rows.num_rows, num_lines, peak_memory_bytes())
+    return Part(rows.path, rejected.path, rows.num_rows, num_lines, peak_memory_bytes(), census)
 
 
-def _read_piece(piece: readers.Piece, config: PoolConfig, rows: Sheet, rejected: Sheet) -> None:
+def _read_piece(
+    piece: readers.Piece, config: PoolConfig, rows: Sheet, rejected: Sheet, census: Census
+) -> None:
     try:
         for line in readers.read_lines(piece, config.max_row_bytes):
             heartbeat.beat()
-            _take(line, piece.file, config, rows, rejected)
+            _take(line, piece.file, config, rows, rejected, census)
     except BrokenFileError as error:
         rejected.add((piece.file.name, error.line, error.reason, error.what))
 
@@ -196,18 +224,29 @@ def _take(
     config: PoolConfig,
     rows: Sheet,
     rejected: Sheet,
+    census: Census,
 ) -> None:
     """Turn one line into a row, or into an entry of the rejects."""
     if line.row is None or line.raw is None:
         rejected.add((file.name, line.line, line.reason, line.detail))
         return
     try:
-        turns, flag = formats.to_conversation(line.row, config.fields)
+        turns, flag, unused = formats.convert(line.row, config.fields)
         row_id = formats.row_id(turns)
     except formats.RowError as error:
+        census.add_rejected(line.row)
         rejected.add((file.name, line.line, error.reason, error.detail))
         return
-    source = _source(line.row, file, config.source_field)
+    source = file.name.rsplit("/", 1)[-1].split(".", 1)[0]
+    if config.source_field is not None:
+        named = formats.find(line.row, config.source_field)
+        if named is None:
+            census.add_without_source(line.row)
+        else:
+            source = named.text
+            unused = named.left_of(unused)
+    if unused:
+        census.unused.add(unused)
     split = split_of(row_id, config.holdout_fraction)
     rows.add((row_id, source, file.name, line.line, split, turns, line.raw, flag), len(line.raw))
 
@@ -216,13 +255,6 @@ def split_of(row_id: str, holdout_fraction: float) -> str:
     """``holdout`` for that fraction of all ids, by hash: equal ids share a split in every pool."""
     number = int.from_bytes(hashlib.sha256(f"split:{row_id}".encode()).digest()[:8], "big")
     return schema.HOLDOUT if number < holdout_fraction * 2**64 else schema.TRAIN
-
-
-def _source(row: Mapping[str, Any], file: readers.PoolFile, field: str | None) -> str:
-    value = row.get(field) if field is not None else None
-    if value is None:
-        return file.name.rsplit("/", 1)[-1].split(".", 1)[0]
-    return str(value).encode("utf-8", "replace").decode()  # a lone surrogate fits no column
 
 
 # ── second pass: parts to shards ─────────────────────────────────────────────────────────────────

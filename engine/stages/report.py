@@ -102,6 +102,7 @@ def render(step: Step, found: Findings) -> str:
         figures=all_figures(found, ok, taken),
         fates=_fates(found.table),
         rejects=_rejects(records[POOL]),
+        **_unused_keys(records[POOL]),
         sources=_sources(found),
         examples=_examples(step, found),
         warnings=_warnings(records),
@@ -192,6 +193,19 @@ def _rejects(pool: Record) -> list[tuple[str, int, str]]:
         (reason, reasons[reason], schema.REJECT_REASONS.get(reason, ""))
         for reason in sorted(reasons, key=lambda reason: (-reasons[reason], reason))
     ]
+
+
+def _unused_keys(pool: Record) -> dict[str, Any]:
+    """Keys of the pool that play no part with their rows, the most frequent first; how many times
+    others come that are not named, and how many rows lack the configured source.
+    """
+    names: dict[str, int] = pool.details.get("unused_keys", {})
+    order = sorted(names, key=lambda name: (-names[name], name))
+    return {
+        "unused_keys": [(words.cut(name, MAX_NAME), names[name]) for name in order],
+        "num_unlisted_keys": pool.details.get("unused_keys_unlisted", 0),
+        "num_without_source": pool.details.get("rows_without_source", 0),
+    }
 
 
 def _sources(found: Findings) -> dict[str, Any]:

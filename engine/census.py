@@ -1,0 +1,145 @@
+"""What the keys of a pool are good for, counted while it is read: nothing is dropped unsaid.
+
+A process counts for its part of the pool, the driver adds up. Names are kept only where they are
+plain names, as a pool may well hold text in its keys; and not without end, as it may have a new
+key in every row.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from engine import formats
+from engine.formats.flat import PROMPTS, RESPONSES
+
+MAX_NAMES = 2000
+"""Names that one process keeps."""
+MAX_LISTED = 200
+"""Names that a record lists."""
+MAX_SHOWN = 8
+"""Names that a line on the screen lists."""
+
+
+class Names:
+    """How many rows have which key; keys that may not be shown, or are too many, are one number."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.others = 0
+
+    def add(self, names: Iterable[str], times: int = 1) -> None:
+        """Count keys of a row; what is known already costs one look-up."""
+        counts = self.counts
+        for name in names:
+            is_known = name in counts or (len(counts) < MAX_NAMES and formats.is_plain_name(name))
+            if is_known:
+                counts[name] += times
+            else:
+                self.others += times
+
+    def merge(self, other: Names) -> None:
+        """Add what another process has counted."""
+        for name, times in other.counts.items():
+            self.add((name,), times)
+        self.others += other.others
+
+    def listed(self) -> dict[str, int]:
+        """The most frequent names, in an order that does not depend on that of the rows."""
+        order = sorted(self.counts, key=lambda name: (-self.counts[name], name))
+        return {name: self.counts[name] for name in order[:MAX_LISTED]}
+
+    @property
+    def num_unlisted(self) -> int:
+        """What `listed` leaves out, each key of each row counted."""
+        return self.others + self.counts.total() - sum(self.listed().values())
+
+    def shown(self, noun: str) -> str:
+        """``a (3 rows), b (1)`` and how many names more there are."""
+        names = list(self.listed().items())[:MAX_SHOWN]
+        texts = [
+            f"{name} ({times:,}{f' {noun}' if not i else ''})"
+            for i, (name, times) in enumerate(names)
+        ]
+        if len(self.counts) > MAX_SHOWN:
+            texts.append(f"{len(self.counts) - MAX_SHOWN:,} names more")
+        if self.others:
+            texts.append(f"names not shown ({self.others:,})")
+        return ", ".join(texts)
+
+
+@dataclass
+class Census:
+    """Of one part of a pool, or of all of it."""
+
+    unused: Names = field(default_factory=Names)
+    """Keys that hold something and play no part, by rows."""
+    num_without_source: int = 0
+    """Rows that lack the configured source field."""
+    without_source: Names = field(default_factory=Names)
+    """What those rows have instead."""
+    rejected: Names = field(default_factory=Names)
+    """Keys of rejected rows."""
+    lists: Names = field(default_factory=Names)
+    """Those under which rejected rows hold a list of objects, as turns are; keys of these objects
+    are named ``turns[].text``."""
+
+    def merge(self, other: Census) -> None:
+        """Add what another process has counted."""
+        self.unused.merge(other.unused)
+        self.num_without_source += other.num_without_source
+        self.without_source.merge(other.without_source)
+        self.rejected.merge(other.rejected)
+        self.lists.merge(other.lists)
+
+    def add_rejected(self, row: Mapping[str, Any]) -> None:
+        """Count the keys of a row that became no conversation."""
+        for key, value in row.items():
+            if formats.is_empty(value):
+                continue
+            self.rejected.add((key,))
+            if isinstance(value, list) and isinstance(value[0], dict):
+                first = cast("dict[str, object]", value[0])
+                self.lists.add((key, *(f"{key}[].{name}" for name in first)))
+
+    def add_without_source(self, row: Mapping[str, Any]) -> None:
+        """Count the keys of a row that lacks the configured source field."""
+        self.num_without_source += 1
+        for key, value in row.items():
+            if isinstance(value, dict):
+                inside = cast("dict[str, object]", value)
+                self.without_source.add(f"{key}.{name}" for name in inside)
+            else:
+                self.without_source.add((key,))
+
+    def fields_hint(self) -> str:
+        """Which settings would map the rejected rows, as far as their keys tell."""
+        lists = [name for name in self.lists.listed() if "[]" not in name]
+        if lists:
+            inside = [name for name in self.lists.listed() if name.startswith(f"{lists[0]}[].")]
+            words = ", ".join(name.partition("[].")[2] for name in inside[:MAX_SHOWN])
+            return (
+                f"the rows hold lists of objects under {lists[0]!r} (each with {words}): --set "
+                f"pool.fields.turns={lists[0]}, and pool.fields.role=… pool.fields.content=… where "
+                "their keys are not role and content"
+            )
+        names = list(self.rejected.listed())
+        prompt = closest(names, PROMPTS) or "…"
+        response = closest([name for name in names if name != prompt], RESPONSES) or "…"
+        keys = f"the rows have the keys {', '.join(names[:MAX_SHOWN])}: " if names else ""
+        return (
+            f"{keys}name them with --set pool.fields.prompt={prompt} --set pool.fields.response="
+            f"{response}, or for rows with a list of turns --set pool.fields.turns=…"
+        )
+
+
+def closest(names: Iterable[str], wanted: Iterable[str]) -> str | None:
+    """The one of the names that is most like one of those wanted, in any case; None without."""
+    by_lower = {name.lower(): name for name in names}
+    for word in wanted:
+        if found := difflib.get_close_matches(word.lower(), by_lower, 1, 0.75):
+            return by_lower[found[0]]
+    return None
