@@ -71,9 +71,9 @@ def test_page_rejected(reason: str, when: str, example: str, tmp_path: Path) -> 
 
 
 def test_page_names_every_flag_and_reason() -> None:
-    assert len(examples("Mapped")) == 12
-    assert len(examples("Flagged")) == 9
-    assert len(examples("Rejected")) == 11
+    assert len(examples("Mapped")) == 29
+    assert len(examples("Flagged")) == 13
+    assert len(examples("Rejected")) == 14
     assert [code for code in schema.FLAGS if f"`{code}`" not in SECTIONS["Flagged"]] == []
     assert [code for code in schema.REJECT_REASONS if f"`{code}`" not in SECTIONS["Rejected"]] == []
 
