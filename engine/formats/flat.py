@@ -63,12 +63,15 @@ _COUNTERPARTS: Final = (
 
 
 def filled_format(row: Row) -> Flat | None:
-    """The first flat format with something under both of its keys."""
+    """The first flat format with something under both of its keys.
+
+    A second field may stand in for the prompt: Alpaca's instruction may be empty beside an input.
+    """
     for known in _FORMATS:
         if known.prompt in row and known.response in row and not is_empty(row[known.response]):
             if not is_empty(row[known.prompt]):
                 return known
-            if any(not is_empty(row.get(key)) for key in known.second):
+            if isinstance(row[known.response], str) and _first(row, known.second):
                 return known
     return None
 
@@ -110,10 +113,12 @@ def add_flat(draft: Draft, row: Row, known: Flat, keys: TurnKeys) -> None:
     if is_conversation(row.get(known.prompt)) or is_conversation(row.get(known.response)):
         _add_lists(draft, row, known, keys)
         return
-    prompt = text_of(row, known.prompt)
+    key = _first(row, known.second)
+    is_left_out = key is not None and known.prompt in row and is_empty(row[known.prompt])
+    prompt = "" if is_left_out else text_of(row, known.prompt)
     _add_history(draft, row, known.history, keys)
     draft.turns.append(Turn(USER, prompt))
-    if key := _first(row, known.second):
+    if key is not None:
         draft.turns.append(Turn(INPUT, text_of(row, key)))
         draft.used.append(key)
     response = text_of(row, known.response)
@@ -175,27 +180,20 @@ def _add_lists(draft: Draft, row: Row, known: Flat, keys: TurnKeys) -> None:
     if is_conversation(row.get(known.response)):
         add_turns(draft, known.response, row[known.response], keys)
         answer = draft.turns[middle:]
-        repeats = _repeats(given, answer)
-        if repeats:
-            del draft.turns[start:middle]
-            middle = start + len(given) if answer[: len(given)] == given else start
-        elif isinstance(row.get(known.prompt), str) and any(t.role == USER for t in answer):
-            # The whole conversation, and a prompt of other words beside it.
+        is_whole = answer[0].role != ASSISTANT  # it begins with a prompt of its own
+        if answer[: len(given)] == given and len(answer) > len(given):
+            del draft.turns[start:middle]  # `middle` is now where the repeated prompt ends
+        elif is_whole and len(given) == 1 and isinstance(row.get(known.prompt), str):
+            # The whole conversation, and beside it one of its prompts, or other words.
             del draft.turns[start:middle]
             middle = start
-            draft.used.remove(known.prompt)
+            if given[0] not in answer:
+                draft.used.remove(known.prompt)
         if known.response == CHOSEN:
             _mask_before_last_prompt(draft, middle)
     else:
         draft.turns.append(Turn(ASSISTANT, text_of(row, known.response)))
     draft.mask(start, middle)
-
-
-def _repeats(given: list[Turn], answer: list[Turn]) -> bool:
-    """Whether the answer's list holds the prompt's turns again: at its head, or as its prompt."""
-    if answer[: len(given)] == given:
-        return len(answer) > len(given)
-    return len(given) == 1 and given[0] in answer
 
 
 def _mask_before_last_prompt(draft: Draft, start: int) -> None:
