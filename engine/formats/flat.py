@@ -63,22 +63,28 @@ _COUNTERPARTS: Final = (
 
 
 def filled_format(row: Row) -> Flat | None:
-    """The first flat format with something under both of its keys.
-
-    A second field may stand in for the prompt: Alpaca's instruction may be empty beside an input.
-    """
+    """The first flat format with something under both of its keys."""
     for known in _FORMATS:
-        if known.prompt in row and known.response in row and not is_empty(row[known.response]):
-            if not is_empty(row[known.prompt]):
-                return known
-            if isinstance(row[known.response], str) and _first(row, known.second):
-                return known
+        if (
+            known.prompt in row
+            and known.response in row
+            and not is_empty(row[known.response])
+            and not is_empty(row[known.prompt])
+        ):
+            return known
     return None
 
 
 def present_format(row: Row) -> Flat | None:
-    """The first flat format whose keys the row has; one without nulls is preferred."""
+    """The first flat format whose keys the row has, though not with something under both.
+
+    One whose second field stands in for the prompt is preferred, as Alpaca's instruction may be
+    empty beside an input; then one without nulls.
+    """
     present = [known for known in _FORMATS if known.prompt in row and known.response in row]
+    for known in present:
+        if not is_empty(row[known.response]) and _first(row, known.second):
+            return known
     for known in present:
         if row[known.prompt] is not None and row[known.response] is not None:
             return known

@@ -267,7 +267,7 @@ def test_lists_and_preferences(
         ({"messages": {}, "instruction": "i", "output": "o"}, "i o"),
         ({"instruction": "", "output": "", "prompt": "p", "response": "r"}, "p r"),
         ({"instruction": "i", "output": "", "response": "r"}, "i r"),
-        ({"instruction": "", "input": "i", "output": "o", "prompt": "p"}, " i o"),
+        ({"instruction": "", "input": "i", "output": "o", "prompt": "p"}, "p i o"),
         ({"instruction": None, "input": "i", "output": "o"}, " i o"),
         ({"prompt": None, "input": "i", "chosen": [*Q, *R]}, "q a"),
         ({"messages": [{"role": "user", "content": "", "value": "v"}]}, "v"),

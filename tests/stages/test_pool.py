@@ -175,6 +175,129 @@ def test_what_is_tolerated_is_no_part_of_what_the_rows_are(tmp_path: Path) -> No
     assert found[0] == found[1] == found[2] != found[3]
 
 
+# ── keys and sources ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_keys_that_play_no_part_are_listed_with_their_rows(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "q", "name": "Ann"}, {"role": "gpt", "content": "a"}]
+    made = [row(1, id=1, note=""), row(2, id=2, **{"SECRET text": 1}), {"messages": turns, "id": 3}]
+    _, outcome = ingest(tmp_path, [write(tmp_path / "p.jsonl", [*made, '{"id": 4}'])])
+    assert outcome.details["unused_keys"] == {"id": 3, "messages[].name": 1}
+    assert outcome.details["unused_keys_unlisted"] == 1
+    assert outcome.warnings == [
+        "keys of the pool that play no part: id (3 rows), messages[].name (1), "
+        "names not shown (1). See docs/formats.md"
+    ]
+    assert (outcome.rows_in, outcome.rows_out) == (4, 3)
+    _, outcome = ingest(tmp_path, [write(tmp_path / "p.jsonl", [row(1), row(2, id=None)])])
+    assert (outcome.details["unused_keys"], outcome.warnings) == ({}, [])
+
+
+def test_masks_and_thoughts_reach_the_columns(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a", "weight": 0},
+        {"role": "user", "content": "r"},
+        {"role": "assistant", "content": "b", "reasoning_content": "t"},
+    ]
+    step, _ = ingest(tmp_path, [write(tmp_path / "p.jsonl", [{"messages": turns}])])
+    assert [(t["content"], t["thinking"], t["scored"]) for t in rows_of(step)[0]["turns"]] == [
+        ("q", "", True),
+        ("a", "", False),
+        ("r", "", True),
+        ("b", "t", True),
+    ]
+
+
+def test_rows_that_differ_by_a_picture_alone_are_no_duplicates(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "<image> What?"}, {"from": "gpt", "value": "A cat"}]
+    made = [{"image": f"{i}.png", "conversations": turns} for i in (1, 2, 2)]
+    _, outcome = ingest(tmp_path, [write(tmp_path / "p.jsonl", made)])
+    assert outcome.flags == {"non_text_content": 2, "duplicate": 1}
+
+
+def test_nulls_of_parquet_are_nothing(tmp_path: Path) -> None:
+    no_call = {"name": None, "arguments": None}
+    turns = [
+        {"role": role, "content": role, "function_call": no_call, "weight": None}
+        for role in ("user", "assistant")
+    ]
+    made = [
+        {"messages": turns, "instruction": "", "output": ""},
+        {"messages": [], "instruction": "Add.", "output": "4"},
+    ]
+    pq.write_table(pa.Table.from_pylist(made), tmp_path / "p.parquet")
+    step, outcome = ingest(tmp_path, [tmp_path / "p.parquet"])
+    assert (outcome.flags, outcome.warnings) == ({"ok": 2}, [])
+    assert [len(r["turns"]) for r in rows_of(step)] == [2, 2]
+
+
+def test_a_source_inside_an_object(tmp_path: Path) -> None:
+    made = [
+        row(1, meta={"source": "wiki", "lang": "en"}),
+        row(2, meta={"source": 7}),
+        row(3, **{"meta.source": "dotted", "meta": {"source": "no"}}),
+        row(4, meta={"source": None}),
+        row(5, meta="text"),
+    ]
+    path = write(tmp_path / "p.jsonl", made)
+    step, outcome = ingest(tmp_path, [path], source_field="meta.source")
+    assert [r["source"] for r in rows_of(step)] == ["wiki", "7", "dotted", "p", "p"]
+    assert outcome.details["rows_without_source"] == 2
+    assert outcome.details["unused_keys"] == {"meta": 2, "meta.lang": 1}
+    assert outcome.warnings[1] == (
+        "2 of 5 rows have no meta.source: their source is the name of their file"
+    )
+    pq.write_table(pa.Table.from_pylist([row(1, meta={"source": "x"})]), tmp_path / "p.parquet")
+    step, _ = ingest(tmp_path / "parquet", [tmp_path / "p.parquet"], source_field="meta.source")
+    assert [r["source"] for r in rows_of(step)] == ["x"]
+
+
+def test_a_source_that_no_row_has_is_refused_before_shards(tmp_path: Path) -> None:
+    made = [row(1, meta={"source": "a", "SECRET text": 1}), row(2, meta={"source": "b"})]
+    path = write(tmp_path / "p.jsonl", made)
+    with pytest.raises(PoolError) as caught:
+        ingest(tmp_path, [path], source_field="meta.sorce")
+    said = str(caught.value)
+    assert "no row of the pool has pool.source_field = 'meta.sorce'" in said
+    assert "did you mean 'meta.source'? The rows have instruction, meta.source, output and" in said
+    assert "SECRET" not in said
+    assert not list((tmp_path / "run" / POOL).glob("part-*"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "config", "said"),
+    [
+        (
+            [{"dialogs": [{"who": "a", "says": "b"}]}] * 3,
+            {},
+            "--set pool.fields.turns=dialogs",
+        ),
+        ([{"Prompts": "q", "reply": "a"}] * 3, {}, "--set pool.fields.prompt=Prompts"),
+        ([row(1), *["[1]"] * 3], {}, "a .jsonl file holds one JSON object a line"),
+        (["{"] * 3, {}, "a .jsonl file holds one JSON object a line"),
+        (
+            [{"messages": [{"role": "narrator", "content": "q"}]}] * 3,
+            {},
+            "--set pool.fields.roles.NAME=user",
+        ),
+        (
+            [row(1)] * 3,
+            {"fields": {"prompt": "instructions", "response": "output"}},
+            "the rejected rows have instruction, output; 'instructions' may be 'instruction'",
+        ),
+    ],
+)
+def test_the_hint_fits_what_the_rows_are(
+    tmp_path: Path, lines: list[dict | str], config: dict[str, object], said: str
+) -> None:
+    path = write(tmp_path / "p.jsonl", lines)
+    with pytest.raises(PoolError) as caught:
+        ingest(tmp_path, [path], **{"max_reject_fraction": 0.01, **config})
+    assert said in str(caught.value)
+    assert ("pool.fields" in str(caught.value)) == ("pool.fields" in said or "fields" in config)
+
+
 # ── pieces, duplicates, shards ───────────────────────────────────────────────────────────────────
 
 

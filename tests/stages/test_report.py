@@ -58,6 +58,8 @@ class Pool:
     num_epochs: int = 1
     losses: list[float] = field(default_factory=lambda: [3.0, 2.5, 2.0])
     rejected: dict[str, int] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    """More of what the pool's record says."""
     select: dict[str, Any] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
     """Of stages, by folder."""
@@ -138,7 +140,7 @@ def write_records(run: RunDir, pool: Pool, inputs: dict[str, str]) -> None:
             peak_memory_bytes=2**30,
             workers=1,
             files=entries(run, folder, run.sizes(folder)),
-            details={"rejected": pool.rejected} if stage == "pool" else {},
+            details={"rejected": pool.rejected, **pool.details} if stage == "pool" else {},
             versions={"poolscore": "0.1.0"},
             warnings=pool.warnings.get(folder, []),
             commit="0123456789ab",
