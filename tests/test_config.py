@@ -68,7 +68,10 @@ def test_an_unknown_section_is_refused_with_the_sections() -> None:
 def test_an_unknown_key_two_sections_deep_is_refused() -> None:
     message = refusal("pool.fields={prompt: q, response: a, colour: c}")
     assert "pool.fields.colour: no such setting" in message
-    assert "prompt, input, response, system, turns, role, content, roles" in message
+    assert (
+        "prompt, input, response, history, system, turns, role, content, thinking, weight"
+        in message
+    )
 
 
 @pytest.mark.parametrize(

@@ -273,6 +273,22 @@ def test_every_line_is_accounted_for(tmp_path: Path) -> None:
     assert words.index("no_turns") < words.index("invalid_json")  # the most frequent first
 
 
+def test_keys_that_play_no_part_are_named(tmp_path: Path) -> None:
+    keys = {"id": 12, "rejected": 1200, "a<b": 1}
+    more = {"unused_keys": keys, "unused_keys_unlisted": 7, "rows_without_source": 1}
+    page, _ = make(tmp_path, twelve(details=more))
+    words = text(section(page, "Where each row went"))
+    assert "Keys that play no part" in words
+    assert "rejected 1,200 id 12 a<b 1" in words
+    assert "come 7 times more" in words
+    assert "1 row lack" not in words
+    assert "Rows without the configured source field: 1" in words
+    page, _ = make(tmp_path / "none", twelve())
+    words = text(section(page, "Where each row went"))
+    assert "Keys that play no part" not in words
+    assert "source field" not in words
+
+
 def test_hardest_and_easiest_rows_in_order(tmp_path: Path) -> None:
     page, _ = make(tmp_path, twelve())
     hardest, easiest = section(page, "The 5 hardest rows"), section(page, "The 5 easiest rows")
