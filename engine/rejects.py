@@ -56,7 +56,7 @@ def refuse_rotten(
     if not num_rows:
         raise PoolError(
             what=f"the pool has no row that can be read; {len(rejected):,} lines were rejected",
-            where=f"{', '.join(file.name for file in files[:3])}{_worst(rejected)}{listed}",
+            where=f"{_first(files)}{_worst(rejected)}{listed}",
             fix=_hint(config, rejected, census),
         )
     broken = rejected.filter(pa.array(np.isin(rejected["reason"].to_pylist(), schema.FILE_REASONS)))
@@ -96,7 +96,7 @@ def refuse_unknown_source(
     more = " and more" if len(names) > MAX_NAMES or census.without_source.others else ""
     raise PoolError(
         what=f"no row of the pool has pool.source_field = {config.source_field!r}",
-        where=", ".join(terminal.plain(file.name) for file in files[:3]),
+        where=_first(files),
         fix=f"{guess}The rows have {', '.join(names[:MAX_NAMES]) or 'no names'}{more}. A key "
         "inside an object is named with a dot: meta.source",
     )
@@ -133,20 +133,25 @@ def _fields_hint(fields: FieldMap, census: Census) -> str:
     )
 
 
+def _first(files: Sequence[PoolFile]) -> str:
+    return ", ".join(terminal.plain(file.name) for file in files[:3])
+
+
 def _worst(rejected: pa.Table) -> str:
     """How many lines of which file were rejected why, most first, each with its first line."""
     groups = rejected.group_by(["file", "reason"], use_threads=False)
     counts = groups.aggregate([([], "count_all"), ("line", "first"), ("detail", "first")])
     rows = sorted(counts.to_pylist(), key=lambda row: -row["count_all"])
     return "".join(
-        f"\n         {row['file']}: {row['count_all']:,} × {row['reason']}, first in line "
-        f"{row['line_first']} ({row['detail_first']})"
+        f"\n         {terminal.plain(row['file'])}: {row['count_all']:,} × {row['reason']}, first "
+        f"in line {row['line_first']} ({terminal.plain(row['detail_first'])})"
         for row in rows[:MAX_LISTED]
     )
 
 
 def _lines_of(rejected: pa.Table) -> str:
     return "\n         ".join(
-        f"{row['file']}, line {row['line']}: {row['reason']}, {row['detail']}"
+        f"{terminal.plain(row['file'])}, line {row['line']}: {row['reason']}, "
+        f"{terminal.plain(row['detail'])}"
         for row in rejected.slice(0, MAX_LISTED).to_pylist()
     )

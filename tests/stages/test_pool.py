@@ -298,6 +298,25 @@ def test_the_hint_fits_what_the_rows_are(
     assert ("pool.fields" in str(caught.value)) == ("pool.fields" in said or "fields" in config)
 
 
+@pytest.mark.parametrize(
+    ("kind", "lines", "config"),
+    [
+        ("jsonl", ["{"] * 3, {}),
+        ("jsonl", [row(1), "{", "{"], {}),
+        ("json", ['[{"prompt": "q", "response": "a"}, {'], {}),
+        ("jsonl", [row(1)], {"source_field": "x"}),
+    ],
+)
+def test_a_files_name_cannot_act_on_a_terminal(
+    tmp_path: Path, kind: str, lines: list[dict | str], config: dict[str, object]
+) -> None:
+    path = write(tmp_path / f"a\x1b[31m.{kind}", lines)
+    with pytest.raises(PoolError) as caught:
+        ingest(tmp_path, [path], **{"max_reject_fraction": 0, **config})
+    assert "\N{SYMBOL FOR ESCAPE}[31m" in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
 # ── pieces, duplicates, shards ───────────────────────────────────────────────────────────────────
 
 
