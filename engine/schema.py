@@ -72,6 +72,7 @@ UNKNOWN_ROLE: Final = "unknown_role"
 LONE_SURROGATE: Final = "lone_surrogate"
 NO_TURNS: Final = "no_turns"
 DUPLICATE_KEY: Final = "duplicate_key"
+RAGGED_ROW: Final = "ragged_row"
 ROW_TOO_LARGE: Final = "row_too_large"
 BROKEN_FILE: Final = "broken_file"
 WRONG_KIND: Final = "wrong_kind"
@@ -88,6 +89,7 @@ REJECT_REASONS: Final[dict[str, str]] = {
     LONE_SURROGATE: "the text holds half a surrogate pair, which no Unicode text can",
     NO_TURNS: "the conversation has no turns",
     DUPLICATE_KEY: "an object names a key twice, and which value counts is anyone's guess",
+    RAGGED_ROW: "the row has more or fewer fields than the header names",
     ROW_TOO_LARGE: "the row is larger than pool.max_row_bytes",
     BROKEN_FILE: "the file breaks off or is damaged here; the rows before are whole",
     WRONG_KIND: "the file is not of the kind that its name says",

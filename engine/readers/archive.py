@@ -1,9 +1,9 @@
-"""JSON lines in gzip and zstd, up to a limit of what they unpack to."""
+"""Text in gzip and zstd, up to a limit of what it unpacks to."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from engine import schema
 from engine.errors import BrokenFileError
-from engine.readers.jsonl import BOM, BUFFER_BYTES, bounded, read_jsonl
+from engine.readers.jsonl import BUFFER_BYTES
 from engine.readers.line import Line
 from engine.storage import is_disk_error
 
@@ -26,17 +26,17 @@ def max_unpacked_bytes(size: int) -> int:
     return max(UNPACKED_BYTES, MAX_RATIO * size)
 
 
-def read_archive(path: Path, codec: str, max_row_bytes: int) -> Iterator[Line]:
-    """JSON lines in gzip or zstd, of one member or several."""
+def read_archive(
+    path: Path, codec: str, read: Callable[[BinaryIO], Iterator[Line]]
+) -> Iterator[Line]:
+    """What is read of the text in gzip or zstd, of one member or several."""
     line = 0
     try:
         size = path.stat().st_size
         if size == 0:
             raise EOFError("the file is empty")
         with _Unpacked(path, codec, max_unpacked_bytes(size)) as unpacked:
-            stream = cast(BinaryIO, io.BufferedReader(unpacked, BUFFER_BYTES))
-            lines = (line for line, _ in bounded(stream, max_row_bytes))
-            for found in read_jsonl(lines, BOM, max_row_bytes):
+            for found in read(cast(BinaryIO, io.BufferedReader(unpacked, BUFFER_BYTES))):
                 line = found.line
                 yield found
     except _TooMuchError as error:

@@ -12,10 +12,22 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from engine.errors import PoolError
+from engine.readers.kinds import KNOWN, kind_of
+from engine.readers.saved import SPLITS, check_splits, of_rows
 
-SUFFIXES: Final = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".jsonl.zst")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _GLOB: Final = re.compile(r"[*?[]")
+_FIXES: Final = {
+    (".xlsx", ".xls", ".ods"): "save the sheet as CSV (UTF-8) and name that file",
+    (".txt", ".md"): "rename it to .jsonl if each line is one row of JSON, to .tsv or .csv if it "
+    "is a table",
+    (".zip", ".tar", ".tar.gz", ".tgz", ".7z"): "unpack it and name the folder",
+    (".xz", ".bz2", ".lz4"): "unpack it, or pack it again with gzip or zstd",
+    (".pkl", ".pickle", ".pt", ".npy", ".npz"): "write its rows to a .jsonl or .parquet file; what "
+    "it holds can run code, and is not opened",
+    (".db", ".sqlite", ".sqlite3"): "write its table to a .csv or .jsonl file",
+}
+"""What to do about files of other kinds, by suffix."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +43,15 @@ class PoolFile:
 def find_files(paths: Sequence[str]) -> list[PoolFile]:
     """The pool's files, sorted by name, each once however often it is named.
 
-    A folder gives the files below it with a known suffix, hidden ones and linked folders left out;
-    a glob gives the known files it matches and those below the folders it matches.
+    A folder gives the files below it with a known suffix, hidden ones, linked folders and what
+    tells about a data set (`saved`) left out; a glob gives the known files it matches and those
+    below the folders it matches. Files that are named themselves are always taken.
 
     Raises:
         PoolError: a path is missing, of no known kind, or gives no file.
     """
     if not paths:
-        fix = f"name files, folders or globs of {_suffixes()}"
+        fix = f"name files, folders or globs of {KNOWN}"
         raise PoolError("the pool names no files", "pool.paths", fix)
     # The folder is resolved, the file's own name is kept: a link may point to a name of no suffix.
     named = {found.parent.resolve() / found.name for path in paths for found in _expand(path)}
@@ -60,8 +73,7 @@ def _expand(text: str) -> list[Path]:
         return _below(path) or _no_match("the folder holds no pool file", text)
     if os.path.lexists(path):
         if not _is_known(path.name):
-            fix = f"convert it, or name a file ending in {_suffixes()}"
-            raise PoolError("the file's suffix is none that is known", text, fix)
+            raise PoolError("the file's suffix is none that is known", text, _fix_for(path.name))
         return [_regular(path)]
     if _GLOB.search(text):
         # Path.glob takes no absolute pattern, and its * takes hidden files.
@@ -69,7 +81,7 @@ def _expand(text: str) -> list[Path]:
         folders = [match for match in matches if match.is_dir()]
         known = [match for match in matches if not match.is_dir() and _is_known(match.name)]
         base = Path(*takewhile(lambda part: not _GLOB.search(part), path.parts))
-        files = [_inside(base, _regular(match)) for match in known]
+        files = [_inside(base, _regular(match)) for match in of_rows(known)]
         below = [file for folder in folders for file in _below(folder, base)]
         return files + below or _no_match("the glob matches no pool file", text)
     fix = "check the spelling; paths are relative to the folder the run is started in"
@@ -86,8 +98,11 @@ def _below(folder: Path, base: Path | None = None) -> list[Path]:
     found: list[Path] = []
     for parent, folders, files in os.walk(folder, onerror=_stop):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        if SPLITS in files:
+            check_splits(Path(parent))
         known = (name for name in files if not name.startswith(".") and _is_known(name))
-        found += [_inside(base or folder, _regular(Path(parent, name))) for name in known]
+        paths = of_rows(Path(parent, name) for name in known)
+        found += [_inside(base or folder, _regular(path)) for path in paths]
     return found
 
 
@@ -121,12 +136,15 @@ def _regular(path: Path) -> Path:
 
 
 def _is_known(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+    return kind_of(name) is not None
 
 
-def _suffixes() -> str:
-    return ", ".join(SUFFIXES)
+def _fix_for(name: str) -> str:
+    """What to do about a file of no known suffix."""
+    found = (fix for ends, fix in _FIXES.items() if name.lower().endswith(ends))
+    return next(found, f"convert it, or name a file ending in {KNOWN}")
 
 
 def _no_match(what: str, where: str) -> NoReturn:
-    raise PoolError(what, where, f"known suffixes are {_suffixes()}; hidden files are left out")
+    fix = f"known suffixes are {KNOWN}; hidden files and those about a data set are left out"
+    raise PoolError(what, where, fix)
