@@ -38,7 +38,7 @@ def read_delimited(
         BrokenFileError: there is no header, or a quote is not closed or stands where none may.
     """
     lines = _Lines(stream, max_row_bytes)
-    before = csv.field_size_limit(max(max_row_bytes, 1))
+    before = csv.field_size_limit(max_row_bytes + BUFFER_BYTES)  # lines are watched instead
     try:
         header, separator = _header(path, lines, _SEPARATORS[content])
         for fields in _records(path, lines, separator):
@@ -127,11 +127,15 @@ def _records(path: Path, lines: _Lines, separator: str) -> Iterator[list[str] | 
             return
         except _TooLargeError:
             if not lines.skip_record():
-                raise _unclosed(path, lines.first, "a quote is never closed") from None
+                raise _unclosed(path, lines.first, _NEVER_CLOSED) from None
             fields = None
         except csv.Error as error:
-            raise _unclosed(path, lines.first, str(error)) from None
+            what = str(error).replace("unexpected end of data", _NEVER_CLOSED)
+            raise _unclosed(path, lines.first, what) from None
         yield fields
+
+
+_NEVER_CLOSED: Final = "a quote is never closed"
 
 
 def _unclosed(path: Path, line: int, problem: str) -> BrokenFileError:

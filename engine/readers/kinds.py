@@ -90,10 +90,10 @@ def wrong_kind(head: bytes, kind: Kind) -> str | None:
 
 
 def are_lines(lines: Iterable[bytes]) -> bool:
-    """Whether the text of a .json file is JSON lines: an object alone on its line, then another.
+    """Whether the text of a .json file is JSON lines: an object alone on its line, then more.
 
-    No JSON document has two objects on lines that follow one another without a comma between
-    them. The first lines are enough, and one of them may be broken.
+    In a document a comma or a bracket would follow. The first lines are enough, and one of them may
+    be broken.
 
     Args:
         lines: the file's, from its beginning.
@@ -102,7 +102,7 @@ def are_lines(lines: Iterable[bytes]) -> bool:
     first = list(islice((line for line in stripped if line), _SNIFFED_LINES))
     if not first or not first[0].startswith(b"{"):
         return False
-    return any(after.startswith(b"{") and _is_object(line) for line, after in pairwise(first))
+    return any(after[:1] not in b"]}," and _is_object(line) for line, after in pairwise(first))
 
 
 def _is_object(line: bytes) -> bool:

@@ -51,10 +51,6 @@ class PlainParquet:
     table: pq.ParquetFile
     footer: Footer
 
-    @property
-    def num_rows(self) -> int:
-        return self.table.metadata.num_rows
-
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, so many at a time that they take no more than `_BATCH_BYTES` or so."""
         for number, group in enumerate(self.footer.groups):

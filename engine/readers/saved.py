@@ -66,7 +66,7 @@ def saved_files(folder: Path) -> tuple[str, ...]:
     names: list[str] = []
     for entry in cast(list[Any], files):
         name = entry.get("filename") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not name or Path(name).name != name:
+        if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
             fix = "save the data set again with save_to_disk, or name its .arrow files yourself"
             what = f"state.json names what is no file of its folder: {str(name)[:100]!r}"
             raise PoolError(what, str(path), fix)

@@ -50,6 +50,13 @@ def parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+def arrow(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
+
+
 def plain(**columns: list[str]) -> bytes:
     return parquet(pa.table(columns))
 
@@ -134,6 +141,37 @@ CORPUS: dict[str, tuple[bytes, int, Truth]] = {
         0,
         {1: schema.BROKEN_FILE},
     ),
+    "lines.json": (
+        lines(row(), b"7", row(), b'{"prompt": "\xff"}'),
+        2,
+        {2: schema.NOT_AN_OBJECT, 4: schema.INVALID_UTF8},
+    ),
+    "inside.json": (b'{"data": [' + row() + b",\n7]}", 1, {2: schema.NOT_AN_OBJECT}),
+    "one.json": (row(), 1, {}),
+    "columns.json": (b'{"prompt": ["a"], "response": ["b"]}', 0, {1: schema.BROKEN_FILE}),
+    "lines.json.gz": (gzip.compress(lines(row(), b"[1]")), 1, {2: schema.NOT_AN_OBJECT}),
+    "table.csv": (
+        b'prompt,response\n"in a\ntable","""yes"""\nalone\n\xff,x\nno answer,\n',
+        1,
+        {4: schema.RAGGED_ROW, 5: schema.INVALID_UTF8, 6: schema.EMPTY_RESPONSE},
+    ),
+    "large.csv": (
+        b"prompt,response\nlarge," + b"x" * MAX_ROW_BYTES + b"\nsmall,row\n",
+        1,
+        {2: schema.ROW_TOO_LARGE},
+    ),
+    "open.csv": (b'prompt,response\nbefore,it\n"open,x\ny,z\n', 1, {3: schema.BROKEN_FILE}),
+    "table.tsv": (b"prompt\tresponse\nin a\ttsv, too\n", 1, {}),
+    "pointer.csv": (b"version https://git-lfs.github.com/spec/v1\n", 0, {1: schema.WRONG_KIND}),
+    "login.parquet": (b"<!DOCTYPE html>\n<html></html>", 0, {1: schema.WRONG_KIND}),
+    "one.arrow": (arrow(pa.table({"prompt": ["in a stream"], "response": ["x"]})), 1, {}),
+    "cut.arrow": (
+        arrow(pa.table({"prompt": ["in a broken one"], "response": ["x"]}))[:-8],
+        1,
+        {2: schema.BROKEN_FILE},
+    ),
+    "types.arrow": (arrow(pa.table({"id": UUIDS})), 0, {1: schema.UNSAFE_FILE}),
+    "dataset_infos.json": (b"{", 0, {}),
     "types.parquet": (parquet(pa.table({"id": UUIDS})), 0, {1: schema.UNSAFE_FILE}),
 }
 
