@@ -147,8 +147,8 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         "pool",
         nargs="*",
         metavar="POOL",
-        help="file, folder or glob of .jsonl, .json (array), .parquet, .jsonl.gz, .jsonl.zst; "
-        "without it the configuration's pool.paths",
+        help="file, folder or glob of .jsonl, .json, .csv, .tsv (also .gz, .zst), .parquet, "
+        ".arrow; without it the configuration's pool.paths",
     )
     _add_config(command)
     command.add_argument(

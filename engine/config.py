@@ -115,7 +115,7 @@ class PoolConfig(Section):
     """1-pool: which rows there are."""
 
     paths: tuple[str, ...] = ()
-    """Files, folders or globs of .jsonl, .json, .parquet, .jsonl.gz, .jsonl.zst."""
+    """Files, folders or globs of .jsonl, .json, .csv, .tsv (also .gz, .zst), .parquet, .arrow."""
     fields: FieldMap | None = None
     """Names of the rows' keys, where the format is not recognised from them."""
     source_field: str | None = None

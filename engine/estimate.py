@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from engine import nodes, pipeline, probe, sampling
+from engine import nodes, pipeline, probe, readers, sampling
 from engine.config import Config
 from engine.failures import for_a_person
 from engine.forecast import Forecast, Measured, StageEstimate, stages
 from engine.nodes import Nodes
+from engine.plan_progress import Told
 from engine.probe import Speed
 from engine.resolve import settle
 from engine.rundir import RunDir
@@ -26,6 +27,7 @@ from engine.step import Step, is_whole
 
 SAMPLE_LINES = 2048
 SEED = 42
+TICK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def estimate(
     """
     pipeline.check_names(until)
     began = time.perf_counter()
-    sample = sampling.draw(config.pool.paths, SAMPLE_LINES, SEED)
+    told = Told()
+    sample = _draw(config, told)
     run = RunDir(pipeline.local_path(run_dir)) if run_dir is not None else None
     sampled = time.perf_counter()
     with nodes.session(config.resources) as cluster:
@@ -75,7 +78,7 @@ def estimate(
         steps = _steps(resolved, run, until)
         todo = {step.stage for step, done in steps if not done}
         pipeline.check(resolved, todo, cluster)
-        measured = _measure(resolved, cluster, sample, todo)
+        measured = _measure(resolved, cluster, sample, todo, told)
     return Estimate(
         config=resolved,
         nodes=cluster,
@@ -99,30 +102,43 @@ def _steps(config: Config, run: RunDir | None, until: str | None) -> list[tuple[
     return steps
 
 
-def _measure(config: Config, cluster: Nodes, sample: sampling.Sample, todo: set[str]) -> Measured:
+def _draw(config: Config, told: Told) -> sampling.Sample:
+    """Count the pool's lines, and draw some."""
+    pool = config.pool
+    size = sum(file.path.stat().st_size for file in readers.find_files(pool.paths))
+    with told.counting(size) as advance:
+        return sampling.draw(pool.paths, SAMPLE_LINES, SEED, pool.keep_broken_files, advance)
+
+
+def _measure(
+    config: Config, cluster: Nodes, sample: sampling.Sample, todo: set[str], told: Told
+) -> Measured:
     """A measurement for each stage that computes, one after another."""
     speeds: dict[str, Speed] = {}
     starts: dict[str, float] = {}
+    told.begin(1 + len(todo & {"embed", "cluster", "perplexity", "finetune"}))
+    drawn = sample.lines, sample.places
     (rows,), starts["tokens"] = _in_tasks(
-        "tokens", {"num_cpus": 1}, probe.measure_rows, config, cluster, sample.lines
+        told, "tokens", {"num_cpus": 1}, probe.measure_rows, config, cluster, *drawn
     )
     measured = Measured(sample.num_lines, len(sample.lines), rows, speeds, starts)
     known = Forecast(config, cluster, measured)
     if rows.texts and todo & {"embed", "cluster"}:
-        _measure_actors("embed", known, probe.measure_embedding, rows.texts)
+        _measure_actors(told, "embed", known, probe.measure_embedding, rows.texts)
     if rows.texts and "cluster" in todo:
-        _measure_kmeans(known)
+        _measure_kmeans(told, known)
     if len(rows.input_ids) and "perplexity" in todo:
         budget = config.resources.score_batch_tokens
         assert budget is not None, "resolved before a probe"
         budgets = [budget, max(1, budget // 2), 2 * budget]
         scored = rows.input_ids, rows.scored, budgets
-        _measure_actors("perplexity", known, probe.measure_scoring, *scored)
+        _measure_actors(told, "perplexity", known, probe.measure_scoring, *scored)
     training = np.flatnonzero(rows.is_train)
     if len(training) and "finetune" in todo:
         taken = rows.input_ids.take(training), rows.scored.take(training)
         room = {"num_cpus": cluster.cpus_per_train_worker, "num_gpus": cluster.gpus_per_worker}
         (speeds["finetune"],), starts["finetune"] = _in_tasks(
+            told,
             "finetune",
             room,
             probe.measure_training,
@@ -135,7 +151,7 @@ def _measure(config: Config, cluster: Nodes, sample: sampling.Sample, todo: set[
 
 
 def _measure_actors(
-    stage: str, known: Forecast, work: Callable[..., Speed], *arguments: Any
+    told: Told, stage: str, known: Forecast, work: Callable[..., Speed], *arguments: Any
 ) -> None:
     """Measure a stage whose actors work side by side: on CPUs they take speed from one another."""
     actors = known.actors(stage)
@@ -145,24 +161,29 @@ def _measure_actors(
         beside = actors.num_cpus_one_node // actors.cpus_per_worker
         busy = max(1, min(beside, actors.num_workers(known.num_shards)))
     found, known.measured.starts[stage] = _in_tasks(
-        stage, room, work, known.config, actors, *arguments, count=busy
+        told, stage, room, work, known.config, actors, *arguments, count=busy
     )
     known.measured.speeds[stage] = sorted(found, key=lambda speed: speed.seconds)[busy // 2]
 
 
-def _measure_kmeans(known: Forecast) -> None:
+def _measure_kmeans(told: Told, known: Forecast) -> None:
     cluster, measured = known.cluster, known.measured
     options = cluster.kmeans_options
     rows, k = known.kmeans_size
     size = rows, measured.speeds["embed"].details["dimension"], k
     room = options["num_cpus"], bool(cluster.gpus_per_worker)
     (measured.speeds["cluster"],), measured.starts["cluster"] = _in_tasks(
-        "cluster", options, probe.measure_kmeans, *size, *room
+        told, "cluster", options, probe.measure_kmeans, *size, *room
     )
 
 
 def _in_tasks(
-    stage: str, options: dict[str, Any], work: Callable[..., Any], *arguments: Any, count: int = 1
+    told: Told,
+    stage: str,
+    options: dict[str, Any],
+    work: Callable[..., Any],
+    *arguments: Any,
+    count: int = 1,
 ) -> tuple[list[Any], float]:
     """Measure in `count` processes at once: their results, and the seconds until one was ready."""
     import ray
@@ -170,8 +191,13 @@ def _in_tasks(
 
     began = time.perf_counter()
     task = ray.remote(max_calls=1, max_retries=0, **options)(work)
+    told.stage(stage)
     try:
-        results = ray.get([task.remote(*arguments) for _ in range(count)])
+        pending = tasks = [task.remote(*arguments) for _ in range(count)]
+        while pending:
+            _, pending = ray.wait(pending, num_returns=len(pending), timeout=TICK_SECONDS)
+            told.still(stage)
+        results = ray.get(tasks)
     except RayError as error:
         raise for_a_person(
             f"the probe of {stage}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from engine.estimate import Estimate
 from engine.forecast import StageEstimate
 from engine.maths.schedule import ENOUGH_STEPS, chosen_batch_size, num_steps
@@ -9,18 +11,21 @@ from engine.progress import duration
 
 BUDGET_GAIN = 1.05
 """A token budget is suggested when it is faster than the run's by more than this."""
+WIDTH = 80
 _HEAD = (
-    f"{'stage':<20} {'rows':>12} {'tokens':>15} {'shards':>7} {'TFLOP':>10} {'disk':>9} "
-    f"{'time':>13} {'memory':>9}"
+    f"{'stage':<12} {'rows':>7} {'tokens':>7} {'shards':>6} {'FLOP':>7} {'disk':>7} {'time':>11} "
+    f"{'memory':>7}"
 )
+_LONG_HOURS = 100
+"""From so many on, nobody asks for the minutes."""
 
 
 def table(found: Estimate) -> str:
-    """One line per stage, their sum, and what it rests on."""
+    """One line per stage, their sum, and what it rests on; no line is wider than `WIDTH`."""
     price = found.config.resources.price_per_node_hour
-    start = StageEstimate("(start of Ray)", seconds=found.start_seconds)
+    start = StageEstimate("start of Ray", seconds=found.start_seconds)
     lines = [
-        _HEAD + (f" {'cost':>9}" if price is not None else ""),
+        _HEAD + (f" {'cost':>8}" if price is not None else ""),
         *(_line(stage, _cost(found, stage.seconds)) for stage in (start, *found.stages)),
     ]
     total = StageEstimate(
@@ -31,40 +36,68 @@ def table(found: Estimate) -> str:
         memory_bytes=max((stage.memory_bytes for stage in found.stages), default=0),
     )
     lines += ["", _line(total, _cost(found, found.seconds)), ""]
-    return "\n".join([*lines, *_basis(found), *_hints(found)])
+    notes = [*_basis(found), *_hints(found)]
+    # Settings to copy stay in one piece.
+    wrapped = [
+        textwrap.fill(note, WIDTH, break_long_words=False, break_on_hyphens=False) for note in notes
+    ]
+    return "\n".join([*lines, *wrapped])
 
 
 def _line(stage: StageEstimate, cost: str) -> str:
+    label = stage.label.replace(" epoch ", " ")
     if stage.done:
-        return f"{stage.label:<20} done before"
+        return f"{label:<12} done before"
     counts = (
-        f"{_count(stage.rows):>12} {_count(stage.tokens):>15} {_count(stage.shards):>7} "
-        f"{_tera(stage.flops):>10} {_size(stage.disk_bytes):>9}"
+        f"{_count(stage.rows):>7} {_count(stage.tokens):>7} {_count(stage.shards):>6} "
+        f"{_scaled(stage.flops):>7} {_size(stage.disk_bytes):>7}"
     )
-    time_ = f"{duration(stage.seconds):>13} {_size(stage.memory_bytes):>9}"
-    return f"{stage.label:<20} {counts} {time_}{cost}".rstrip()
+    time_ = f"{_time(stage.seconds):>11} {_size(stage.memory_bytes):>7}"
+    return f"{label:<12} {counts} {time_}{cost}".rstrip()
 
 
 def _cost(found: Estimate, seconds: float) -> str:
     price = found.config.resources.price_per_node_hour
-    return "" if price is None else f" {seconds / 3600 * found.nodes.num_nodes * price:>9,.2f}"
+    if price is None:
+        return ""
+    cost = seconds / 3600 * found.nodes.num_nodes * price
+    return f" {cost:>8,.2f}" if cost < 10**4 else f" {cost:>8,.0f}"
+
+
+def _time(seconds: float) -> str:
+    hours = round(seconds / 3600)
+    return duration(seconds) if hours < _LONG_HOURS else f"{hours:,} h"
 
 
 def _count(number: int) -> str:
-    return f"{number:,}" if number else ""
+    """A number of at most seven characters: in full up to 999,999."""
+    if number < 10**6:
+        return f"{number:,}" if number else ""
+    return _scaled(number)
 
 
-def _tera(flops: float) -> str:
-    return f"{flops / 1e12:,.2f}" if flops else ""
+def _scaled(number: float) -> str:
+    """Three digits and a unit."""
+    if not number:
+        return ""
+    for unit, exponent in (("E", 18), ("P", 15), ("T", 12), ("G", 9), ("M", 6), ("k", 3)):
+        if number >= 0.9995 * 10**exponent:
+            return f"{_three(number / 10**exponent)} {unit}"
+    return _three(number)
+
+
+def _three(number: float) -> str:
+    return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f}"
 
 
 def _size(size: float) -> str:
     if not size:
         return ""
     for unit, exponent in (("TB", 4), ("GB", 3), ("MB", 2)):
-        if size >= 1024**exponent:
-            return f"{size / 1024**exponent:,.1f} {unit}"
-    return f"{size / 1024:,.1f} KB"
+        if size >= 0.9995 * 1024**exponent:
+            scaled = size / 1024**exponent
+            return f"{scaled:.{1 if scaled < 99.95 else 0}f} {unit}"
+    return f"{size / 1024:.0f} KB" if size >= 1024 * 99.95 else f"{size / 1024:.1f} KB"
 
 
 def _basis(found: Estimate) -> list[str]:
@@ -82,6 +115,12 @@ def _basis(found: Estimate) -> list[str]:
         f"Times were measured in {duration(found.probe_seconds)} on {cluster.in_words()}; proxy "
         f"{config.proxy_name} in {config.proxy.dtype}.",
     ]
+    rejected, limit = measured.rows.num_rejected, config.pool.max_reject_fraction
+    if rejected > max(1, limit * measured.num_sampled):
+        lines.append(
+            f"{rejected:,} of the {measured.num_sampled:,} lines were rejected; a run stops where "
+            f"more are than {limit:.1%} (pool.max_reject_fraction)."
+        )
     gpu = max((speed.gpu_bytes for speed in measured.speeds.values()), default=0)
     if gpu:
         lines.append(f"Largest GPU memory in the probe: {_size(gpu)}.")

@@ -10,7 +10,7 @@ take. Heavy imports are inside: a process pays for its own stage only.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,11 +22,14 @@ import numpy.typing as npt
 from engine import models, schema
 from engine.columns import equals, to_ragged
 from engine.config import Config
+from engine.errors import PoolError
 from engine.maths.ragged import Ragged
 from engine.nodes import Nodes
 from engine.parallel import peak_memory_bytes
+from engine.rejects import MAX_LISTED
 from engine.rundir import RunDir
-from engine.step import POOL, TOKENS, Step, proxy_folder
+from engine.step import POOL, REJECTED_FILE, TOKENS, Step, proxy_folder
+from engine.terminal import plain
 
 SECONDS = 8.0
 """Time spent on each measurement."""
@@ -38,6 +41,7 @@ class Rows:
     """What becomes of the sampled lines in the stages pool and tokens."""
 
     num_rows: int
+    num_rejected: int
     num_embedded: int
     """Rows that pool does not flag."""
     input_ids: Ragged
@@ -78,13 +82,18 @@ class Speed:
 # ── what each task measures ──────────────────────────────────────────────────────────────────────
 
 
-def measure_rows(config: Config, nodes: Nodes, lines: list[bytes]) -> Rows:
+def measure_rows(config: Config, nodes: Nodes, lines: list[bytes], places: Sequence[str]) -> Rows:
     """Run the stages pool and tokens on sampled lines, in a folder that is removed again.
+
+    Args:
+        config: settings of the run.
+        nodes: the cluster.
+        lines: JSON of each, as `sampling.draw` gives them.
+        places: the file of each and its number there, for messages.
 
     Raises:
         PoolError: no line is a row.
     """
-    from engine.stages import pool
     from engine.stages.embed import text_of
     from engine.stages.tokens import TokenWorker
 
@@ -99,7 +108,8 @@ def measure_rows(config: Config, nodes: Nodes, lines: list[bytes]) -> Rows:
     began = time.perf_counter()
     with TemporaryDirectory(prefix="poolscore-plan-") as folder:
         ingest, encode = _sample_steps(config, Path(folder), lines)
-        pool_seconds = _seconds(lambda: pool.run(ingest, nodes))
+        pool_seconds = _seconds(lambda: _run_pool(ingest, nodes, places))
+        num_rejected = ingest.read(POOL, REJECTED_FILE).num_rows
         pool_memory = peak_memory_bytes()
         (shard,) = ingest.run.shards(POOL)
         # The first call of a tokenizer builds things that a run builds once.
@@ -115,6 +125,7 @@ def measure_rows(config: Config, nodes: Nodes, lines: list[bytes]) -> Rows:
     turns = rows["turns"].to_pylist()
     return Rows(
         num_rows=len(rows),
+        num_rejected=num_rejected,
         num_embedded=int(embedded.sum()),
         input_ids=to_ragged(kept["input_ids"]),
         scored=to_ragged(kept["scored"]),
@@ -346,9 +357,30 @@ def _micro_batches(step: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], 
     return batching.micro_batches(step, lengths, plan.micro_batch_tokens, rank=0, world_size=1)
 
 
+def _run_pool(ingest: Step, nodes: Nodes, places: Sequence[str]) -> None:
+    """Run the stage pool; errors name the pool's own files, never those of the sample."""
+    from engine.stages import pool
+
+    try:
+        pool.run(ingest, nodes)
+    except PoolError as error:
+        rejected = ingest.read(POOL, REJECTED_FILE).slice(0, MAX_LISTED).to_pylist()
+        listed = [
+            f"{places[row['line'] - 2]}: {row['reason']}, {row['detail']}" for row in rejected
+        ]
+        where = "\n         ".join(map(plain, listed)) or ", ".join(ingest.config.pool.paths)
+        what = f"{error.what} (a sample of {len(places):,} was tried)"
+        raise PoolError(what, where, error.fix) from None
+
+
 def _sample_steps(config: Config, folder: Path, lines: list[bytes]) -> tuple[Step, Step]:
-    """The stages pool and tokens over some lines, in one shard, with no fingerprint to keep."""
-    (folder / "sample.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    """The stages pool and tokens over some lines, in one shard, with no fingerprint to keep.
+
+    What a file begins with could be taken for one of another kind: a blank line stands first, and
+    no line begins as a web page does.
+    """
+    text = b"\n".join(b"null" if line.lstrip().startswith(b"<") else line for line in lines)
+    (folder / "sample.jsonl").write_bytes(b"\n" + text + b"\n")
     paths = [str(folder / "sample.jsonl")]
     small = config.override(
         pool={

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from engine.forecast import MAP_SECONDS, TRAIN_SECONDS, Forecast, Measured, Stag
 from engine.maths.ragged import Ragged
 from engine.nodes import Nodes
 from engine.pipeline import layout
+from engine.plan_progress import Told
 from engine.plan_table import table
 from engine.probe import Rows, Speed, seconds_of_all, spread
 from engine.resolve import resolve
@@ -28,6 +31,7 @@ def rows(num_rows: int = 8, num_scored: int = 6, num_train: int = 5) -> Rows:
     """A sample of which each scored row has 10 tokens, 4 of them scored."""
     return Rows(
         num_rows=num_rows,
+        num_rejected=0,
         num_embedded=7,
         input_ids=Ragged.of([np.arange(10)] * num_scored),
         scored=Ragged.of([np.arange(6, 10, dtype=np.int32)] * num_scored),
@@ -129,24 +133,62 @@ def test_the_table() -> None:
     ]
     text = table(Estimate(config, nodes, measured, lines, start_seconds=10, probe_seconds=61))
     assert text.splitlines() == [
-        "stage                        rows          tokens  shards      TFLOP      disk"
-        "          time    memory      cost",
-        "(start of Ray)                                                                "
-        "          10 s                0.10",
-        "pool                           80                       3              10.0 MB"
-        "          50 s                0.50",
-        "embed                done before",
-        "finetune epoch 1               50           1,500               2.50    3.0 GB"
-        "    1 h 01 min    1.0 GB     37.00",
+        "stage           rows  tokens shards    FLOP    disk        time  memory     cost",
+        "start of Ray                                               10 s             0.10",
+        "pool              80              3         10.0 MB        50 s             0.50",
+        "embed        done before",
+        "finetune 1        50   1,500         2.50 T  3.0 GB  1 h 01 min  1.0 GB    37.00",
         "",
-        "total                                                           2.50    3.0 GB"
-        "    1 h 02 min    1.0 GB     37.60",
+        "total                                2.50 T  3.0 GB  1 h 02 min  1.0 GB    37.60",
         "",
-        "Counts are estimated from 8 of 80 lines; duplicates are not known before the run.",
-        "Times were measured in 1 min 01 s on cpu (1 node, 4 cores); proxy nano-opt in float32.",
-        "The proxy's epoch will have 7 optimizer steps of up to 8 rows: with fewer than 32 the "
-        "scores say little.",
+        "Counts are estimated from 8 of 80 lines; duplicates are not known before the",
+        "run.",
+        "Times were measured in 1 min 01 s on cpu (1 node, 4 cores); proxy nano-opt in",
+        "float32.",
+        "The proxy's epoch will have 7 optimizer steps of up to 8 rows: with fewer than",
+        "32 the scores say little.",
         "Scoring is 1.33 times as fast with --set resources.score_batch_tokens=2048",
+    ]
+
+
+def test_the_table_of_the_largest_pool_fits_a_terminal() -> None:
+    config, nodes, measured = by_hand(price_per_node_hour=36.0)
+    measured = replace(measured, num_lines=10**12, rows=replace(measured.rows, num_rejected=7))
+    huge = StageEstimate(
+        "perplexity epoch 9", 123_456_789, 10**13, 99_999, 9.996e20, 1023 * 2**40, 5e6, 1023 * 2**30
+    )
+    text = table(Estimate(config, nodes, measured, [huge], start_seconds=10, probe_seconds=3600))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.splitlines()[2].split() == [
+        *("perplexity", "9", "123", "M", "10.0", "T", "99,999"),
+        *("1000", "E", "1023", "TB", "1,389", "h", "1023", "GB", "50,000"),
+    ]
+    assert "7 of the 8 lines were rejected; a run stops where more are than 1.0%" in text
+
+
+def test_what_is_told_while_a_plan_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    out = io.StringIO()
+    told = Told(out)
+    with told.counting(1000) as advance:
+        now[0] += 20
+        advance(250)
+    told.begin(3)
+    for stage in ("tokens", "embed", "perplexity"):
+        told.stage(stage)
+        now[0] += 10
+        told.still(stage)
+    now[0] += 10
+    told.still("perplexity")
+    told.still("perplexity")
+    assert out.getvalue().splitlines() == [
+        "  counting the pool's lines",
+        "  counting                      250 / 1,000 bytes   25%  12/s  1 min 00 s left",
+        "  measuring 1 of 3: reading and tokenising the sample",
+        "  measuring 2 of 3: embedding (about 20 s left)",
+        "  measuring 3 of 3: scoring (about 10 s left)",
+        "    scoring: 20 s so far",
     ]
 
 
@@ -241,7 +283,14 @@ def test_the_command_until_a_stage(
     there = sorted(tmp_path.iterdir())
     words = [word for value in settings for word in ("--set", value)]
     assert cli.main(["plan", str(pool_file), *words, "--until", "tokens"]) == 0
-    text = capsys.readouterr().out
+    shown = capsys.readouterr()
+    text = shown.out
+    assert shown.err.splitlines()[:2] == [
+        "  counting the pool's lines",
+        "  measuring 1 of 3: reading and tokenising the sample",
+    ]
+    assert shown.err.splitlines()[2].startswith("  measuring 2 of 3: embedding (about ")
+    assert max(map(len, text.splitlines()[:-1])) <= 80
     assert [line.split()[0] for line in text.splitlines()[2:6]] == [
         "pool",
         "embed",
@@ -276,4 +325,10 @@ def test_errors_fit_on_one_screen(
     assert "no such folder" in refused(pool_file, "--set", "proxy.model=./no/such")
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"a": "x"}\n')
-    assert "no row that can be read" in refused(bad)
+    text = refused(bad)
+    assert "no row that can be read" in text
+    assert "bad.jsonl, line 1: missing_field" in text
+    assert "poolscore-plan" not in text
+    table = tmp_path / "bad.csv"
+    table.write_text("question,answer\na,b\n")
+    assert "bad.csv, line 2: unknown_format" in refused(table)
