@@ -289,7 +289,7 @@ def test_the_command_until_a_stage(
         "  counting the pool's lines",
         "  measuring 1 of 3: reading and tokenising the sample",
     ]
-    assert shown.err.splitlines()[2].startswith("  measuring 2 of 3: embedding (about ")
+    assert "\n  measuring 2 of 3: embedding (about " in shown.err
     assert max(map(len, text.splitlines()[:-1])) <= 80
     assert [line.split()[0] for line in text.splitlines()[2:6]] == [
         "pool",
@@ -327,7 +327,7 @@ def test_errors_fit_on_one_screen(
     bad.write_text('{"a": "x"}\n')
     text = refused(bad)
     assert "no row that can be read" in text
-    assert "bad.jsonl, line 1: missing_field" in text
+    assert "bad.jsonl, line 1: unknown_format" in text
     assert "poolscore-plan" not in text
     table = tmp_path / "bad.csv"
     table.write_text("question,answer\na,b\n")

@@ -34,7 +34,7 @@ from test_readers import (
 
 from engine import schema
 from engine.errors import PoolError
-from engine.readers import PoolFile, count_lines, cut, find_files, read_lines
+from engine.readers import PoolFile, count_lines, cut, find_files, read_lines, remarks
 from engine.readers.kinds import Kind, are_lines, kind_of, wrong_kind
 
 # ── what a name says ─────────────────────────────────────────────────────────────────────────────
@@ -588,3 +588,26 @@ def test_a_hub_snapshot(tmp_path: Path) -> None:
     (tmp_path / "rows.json").unlink()
     with pytest.raises(PoolError, match="those about a data set are left out"):
         names(f"{tmp_path}/*.json")
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["train.jsonl", "more.jsonl"], []),
+        (["test.jsonl"], []),
+        (["latest.jsonl", "training.jsonl", "contest.jsonl"], []),
+        (
+            ["data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"],
+            ["test (1 file), train (1 file)"],
+        ),
+        (["train/a.jsonl", "train/b.jsonl", "val/a.jsonl"], ["train (2 files), validation (1 fil"]),
+        (
+            ["train-00000-of-00003.parquet", "train-00002-of-00003.parquet"],
+            ["-of-00003.parquet the pool has 2 of 3"],
+        ),
+    ],
+)
+def test_what_names_of_files_say(files: list[str], told: list[str]) -> None:
+    found = remarks([PoolFile(Path("/pool", name), name) for name in files])
+    assert len(found) == len(told)
+    assert all(each in text for each, text in zip(told, found, strict=True))

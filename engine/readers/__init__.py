@@ -19,6 +19,7 @@ from engine.readers.pieces import (
     problem_of,
     read_lines,
 )
+from engine.readers.remarks import remarks
 
 __all__ = [
     "PIECE_BYTES",
@@ -34,4 +35,5 @@ __all__ = [
     "open_parquet",
     "problem_of",
     "read_lines",
+    "remarks",
 ]

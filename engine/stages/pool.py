@@ -106,7 +106,7 @@ def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES)
             "unused_keys_unlisted": census.unused.num_unlisted,
             "rows_without_source": census.num_without_source,
         },
-        warnings=_warnings(config, num_rows, census),
+        warnings=[*readers.remarks(files), *_warnings(config, num_rows, census)],
     )
 
 
