@@ -215,7 +215,8 @@ def _read_piece(
             heartbeat.beat()
             _take(line, piece.file, config, rows, rejected, census)
     except BrokenFileError as error:
-        rejected.add((piece.file.name, error.line, error.reason, error.what))
+        detail = error.what if error.fix in error.what else f"{error.what}; {error.fix}"
+        rejected.add((piece.file.name, error.line, error.reason, detail))
 
 
 def _take(

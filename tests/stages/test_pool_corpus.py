@@ -214,8 +214,9 @@ def test_every_line_is_a_row_or_rejected_for_its_own_reason(folder: Path, piece_
 
 
 def test_broken_files_stop_the_run_whatever_may_be_rejected(folder: Path) -> None:
-    with pytest.raises(PoolError, match=r"cut\.jsonl\.gz"):
+    with pytest.raises(PoolError, match=r"cut\.jsonl\.gz") as caught:
         ingest(folder, PIECE_BYTES, max_reject_fraction=1)
+    assert "to_json(FILE, orient='records', lines=True)" in str(caught.value)  # of columns.json
 
 
 def test_a_rotten_pool_stops_the_run_and_lists_the_worst(folder: Path) -> None:
