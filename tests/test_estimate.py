@@ -14,6 +14,7 @@ from conftest import pool_lines
 import engine
 from engine import cli, probe
 from engine.config import Config
+from engine.errors import PoolError
 from engine.estimate import Estimate, estimate
 from engine.forecast import MAP_SECONDS, TRAIN_SECONDS, Forecast, Measured, StageEstimate, stages
 from engine.maths.ragged import Ragged
@@ -164,6 +165,18 @@ def test_the_table_of_the_largest_pool_fits_a_terminal() -> None:
         *("1000", "E", "1023", "TB", "1,389", "h", "1023", "GB", "50,000"),
     ]
     assert "7 of the 8 lines were rejected; a run stops where more are than 1.0%" in text
+
+
+def test_errors_of_a_sample_name_the_pools_own_files(tmp_path: Path) -> None:
+    config, nodes, _ = by_hand()
+    lines = [b'{"a": 1}', b"<html>"]
+    ingest, _ = probe._sample_steps(config, tmp_path, lines)
+    with pytest.raises(PoolError, match="no row that can be read") as caught:
+        probe._run_pool(ingest, nodes, ["data/a.csv, line 7", "b\x1b.jsonl, line 3"])
+    listed = [line.strip() for line in caught.value.where.splitlines()]
+    assert listed[0].startswith("data/a.csv, line 7: unknown_format, ")
+    assert listed[1] == "b␛.jsonl, line 3: not_an_object, null"
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_what_is_told_while_a_plan_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
