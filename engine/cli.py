@@ -42,6 +42,11 @@ EXAMPLES_SELECT = """examples:
   poolscore select runs/mine --tokens 1000000 --to hard-1m-tokens.parquet
   poolscore select runs/mine --rows 500 --metric ppl_0 --order high --to surprising.jsonl
 """
+EXAMPLES_CONVERT = """examples:
+  poolscore convert models/opt-350m
+  poolscore convert models/opt-350m/pytorch_model.bin --to models/opt-350m-safe
+  poolscore convert facebook/opt-350m --to models/opt-350m
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     _add_select(commands)
     _add_settings(commands)
     _add_completion(commands)
+    _add_convert(commands)
     return top
 
 
@@ -267,6 +273,32 @@ def _add_completion(commands: Any) -> None:
     command.set_defaults(act=completion)
 
 
+def _add_convert(commands: Any) -> None:
+    command = _command(
+        commands,
+        "convert",
+        "make safetensors of a .bin checkpoint, once, without running what it may hold",
+        EXAMPLES_CONVERT,
+    )
+    command.add_argument(
+        "checkpoint",
+        metavar="MODEL",
+        help="folder with pytorch_model.bin (or shards and their index), the file itself, or a hub "
+        "id, whose .bin files are fetched",
+    )
+    command.add_argument(
+        "--to",
+        metavar="FOLDER",
+        help="folder to make (default: MODEL-safetensors beside it; of a hub id in models/)",
+    )
+    command.add_argument(
+        "--revision",
+        metavar="COMMIT",
+        help="which commit, branch or tag of the hub model (default: what its main branch holds)",
+    )
+    command.set_defaults(act=convert)
+
+
 def _add_proxy(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--proxy",
@@ -365,6 +397,15 @@ def completion(options: argparse.Namespace) -> None:
     import shtab
 
     print(shtab.complete(parser(), options.shell), end="")
+
+
+def convert(options: argparse.Namespace) -> None:
+    """``poolscore convert``"""
+    from engine.conversion import convert as make
+
+    folder = make(options.checkpoint, options.revision, options.to)
+    print(f"{options.checkpoint} → {folder}")
+    print(f"To use it: --set proxy.model={shlex.quote(str(folder))}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,6 +38,8 @@ from engine.errors import ConfigError, did_you_mean
 
 BUNDLED = "bundled"
 """Model name that stands for the model shipped with the package."""
+SMOLLM2 = "smollm2"
+"""Name of the proxy that `make smollm2` fetches."""
 
 SHARDS, SHARD_ROWS = 16, (256, 4096)
 """A pool is cut into this many shards, as long as their rows stay between these."""
@@ -150,7 +152,7 @@ class EmbedConfig(Section):
     model: str = BUNDLED
     """A sentence-transformers model: hub id, local folder, or `bundled` (all-MiniLM-L6-v2)."""
     revision: str | None = None
-    """Commit of the hub model (40 hex digits); needed for a hub id."""
+    """Commit of the hub model (40 hex digits); looked up as `proxy.revision` is."""
     max_tokens: PositiveInt = 256
     """Tokens of a row that the embedder sees."""
     dtype: Dtype = "float32"
@@ -179,9 +181,11 @@ class ProxyConfig(Section):
     name: str | None = None
     """Name of its folder under `proxies/`; without it the last part of `model`."""
     model: str = BUNDLED
-    """A causal language model: hub id, local folder, or `bundled`. Safetensors only."""
+    """A causal language model: hub id, local folder, GGUF file, `smollm2` (once `make smollm2` has
+    fetched it) or `bundled`. Safetensors only; `poolscore convert` makes them of .bin files."""
     revision: str | None = None
-    """Commit of the hub model (40 hex digits); needed for a hub id."""
+    """Commit of the hub model (40 hex digits). Unset, or the name of a branch: looked up once and
+    written down; without a network it must be given."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of scoring and training; `auto` is bfloat16 on GPUs, float32 on CPUs."""
     template: Literal["alpaca", "chat"] = "alpaca"

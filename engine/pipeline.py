@@ -27,7 +27,7 @@ from engine.lock import exclusive
 from engine.progress import duration
 from engine.provenance import commit, versions
 from engine.record import Record
-from engine.resolve import settle
+from engine.resolve import commits_told, settle
 from engine.rundir import RunDir, gone
 from engine.stages import cluster, embed, finetune, perplexity, pool, report, score, select, tokens
 from engine.stall import guarded
@@ -172,6 +172,8 @@ def run(
         say(_headline(resolved, cluster_nodes))
         for warning in warnings:
             say(terminal.warning(warning))
+        for line in commits_told(config, resolved):
+            say(line)
         for number, step in enumerate(steps[:last], start=1):
             head = f"[{number}/{len(steps)}] {step.label:<19}"
             if whole.get(step.folder):

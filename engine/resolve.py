@@ -6,15 +6,17 @@ import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine import models, rundir
+from engine import hub, models, rundir
 from engine.assets import bundled_proxy
 from engine.chat.rendering import prints_today
-from engine.config import BUNDLED, Config
+from engine.config import BUNDLED, SMOLLM2, Config, EmbedConfig, ProxyConfig
 from engine.rundir import RunDir
 from engine.stages.select import DEFAULT_PERCENT
 from engine.step import PERPLEXITY, TOKENS, proxy_folder
 
 PAPER_LEARNING_RATE = 2e-5
+MAIN = "main"
+"""The hub's name of the branch that is meant where none is given."""
 _BATCH_DEFAULTS = {
     "score_batch_tokens": (1024, 32768),
     "micro_batch_tokens": (2048, 8192),
@@ -75,10 +77,18 @@ def default_batch(name: str, device: str) -> int:
 
 
 def settle(config: Config, device: str, run: RunDir | None, rebuild: Sequence[str] = ()) -> Config:
-    """`resolve` for a run directory, after what an earlier run in it was done with."""
+    """`resolve` for a run directory, after what an earlier run in it was done with.
+
+    Raises:
+        ModelError: a hub model has no commit, and it cannot be looked up.
+    """
     resolved = resolve(config, device)
-    if run:
+    if run is not None:
         resolved = resolve(config, device, _before(resolved, run, rebuild))
+    resolved = resolved.override(
+        proxy={"revision": _commit(resolved.proxy, "proxy", run, proxy_folder(resolved))},
+        embed={"revision": _commit(resolved.embed, "embed", run, ".")},
+    )
     return _on_one_day(resolved, run, rebuild)
 
 
@@ -100,9 +110,48 @@ def _on_one_day(config: Config, run: RunDir | None, rebuild: Sequence[str]) -> C
     return config.override(proxy={"date": datetime.date.today().isoformat()})
 
 
+def commits_told(given: Config, settled: Config) -> list[str]:
+    """A line for each hub model whose commit was not given, for the screen."""
+    pairs = {
+        "proxy": (given.proxy, settled.proxy),
+        "embed": (given.embed, settled.embed),
+    }
+    return [
+        f"{section}.model {after.model} is taken at commit {after.revision}; "
+        f"{section}.revision={after.revision} gives the same one anywhere"
+        for section, (before, after) in pairs.items()
+        if after.revision != before.revision
+    ]
+
+
+def _commit(
+    model: ProxyConfig | EmbedConfig, section: str, run: RunDir | None, folder: str
+) -> str | None:
+    """The revision of a model: a hub model's becomes a commit, the one recorded here first.
+
+    A branch moves; what a run directory was begun with does not.
+    """
+    if not is_of_the_hub(model.model) or hub.is_commit(model.revision):
+        return model.revision
+    path = run.path / folder / rundir.SETTINGS if run is not None else None
+    if path is not None and path.exists() and model.revision in (None, MAIN):
+        recorded = Config.load(path)
+        known = recorded.proxy if section == "proxy" else recorded.embed
+        if known.model == model.model and hub.is_commit(known.revision):
+            return known.revision
+    return hub.commit_of(f"{section}.model", model.model, model.revision)
+
+
+def is_of_the_hub(name: str) -> bool:
+    """Whether a model's name is neither a word of ours nor anything on this machine."""
+    path = Path(name).expanduser()
+    local = path.exists() or path.is_absolute() or name.startswith((".", "~"))
+    return not (name in (BUNDLED, SMOLLM2) or local or hub.cannot_be(name))
+
+
 def _absolute(path: str, must_exist: bool = True) -> str:
     """A local path as every process sees it; hub ids and addresses stay as they are."""
-    if path in ("", BUNDLED) or "://" in path:
+    if path in ("", BUNDLED, SMOLLM2) or "://" in path:
         return path
     local = Path(path).expanduser()
     return str(local.absolute()) if local.exists() or not must_exist else path

@@ -30,8 +30,7 @@ def cautions(records: Iterable[Record]) -> list[str]:
 def of_proxy(step: Step) -> list[str]:
     """Warnings of a proxy before its training, whose perplexities are this step's output."""
     source = models.proxy_source(step.config)
-    note = models.note_of(source, step.run)
-    warnings = [note] if note else []
+    warnings = models.notes_of(source, step.run)
     pool, vocabulary = Change(), models.vocabulary_size(source)
     for shard in step.shards():
         sums, tokens = _measured(step, step.folder, shard)

@@ -118,14 +118,13 @@ def test_the_demonstration_proxy_is_named_wherever_it_lies(tmp_path: Path, tiny_
     shutil.copytree(bundled_proxy().folder, copy)
     run = RunDir(tmp_path / "run")
     for model in ("bundled", str(copy)):
-        note = models.note_of(ModelSource("proxy.model", model), run)
-        assert note is not None
+        (note,) = models.notes_of(ModelSource("proxy.model", model), run)
         assert "not for selections that one trains on" in note
         step = measured(tmp_path / "run", guessing(200), epoch=0, model=model)
         assert sanity.of_proxy(step) == [note]
-    assert models.note_of(ModelSource("proxy.model", str(tiny_opt)), run) is None
+    assert models.notes_of(ModelSource("proxy.model", str(tiny_opt)), run) == []
     hub = ModelSource("proxy.model", "somebody/model", "0" * 40)
-    assert models.note_of(hub, run) is None
+    assert models.notes_of(hub, run) == []
 
 
 @pytest.mark.parametrize(("perplexity", "untrained"), [(9000, True), (4100, True), (4000, False)])
