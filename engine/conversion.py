@@ -10,6 +10,7 @@ in a process of its own. What is saved is loaded again and its loss compared.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import uuid
@@ -176,11 +177,11 @@ def _dtype_of(source: Path) -> Any:
             mapped = zipfile.is_zipfile(path)
             tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except pickle.UnpicklingError as error:
-            reason = " ".join(str(error).split())
-            asked = reason.partition("Unsupported ")[2] or reason.partition("error: ")[2] or reason
+            # After pages of advice the loader says what it met: GLOBAL posix.mkdir.
+            met = re.search(r"GLOBAL ([\w.]+)", str(error))
+            asked = f"it asks for {met[1]}" if met else "torch's loader of tensors does not take it"
             raise ModelError(
-                f"{path} is refused: it holds more than tensors, and could run code: "
-                f"{asked[: own_process.REASON_CHARACTERS]}\n"
+                f"{path} is refused: it holds more than tensors, and could run code: {asked}.\n"
                 "Nothing of it was run. Get the model from somebody you trust, as safetensors."
             ) from None
         if not isinstance(tensors, dict):
