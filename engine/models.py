@@ -21,7 +21,7 @@ from engine.storage import is_away
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 REASON_CHARACTERS = 300
 """What libraries say of a model that does not load may fill pages."""
@@ -73,12 +73,28 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_config(source: ModelSource) -> PreTrainedConfig:
+    """The model's configuration.
+
+    Raises:
+        ModelError: transformers knows no such model, or the file is damaged.
+    """
+    from transformers import AutoConfig
+
+    folder = source.tokenizer_folder()
+    with _loading(folder, "folder with a model's configuration"):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
 def context_length(source: ModelSource, max_tokens: int) -> int:
     """Tokens a row may have: the setting, capped by the model's own number of positions."""
     path = source.tokenizer_folder() / "config.json"
     with _loading(path, "configuration"):
         config = json.loads(path.read_text())
-    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    # Models that also see or hear keep what is about text apart.
+    config = {**config, **(config.get("text_config") or {})}
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    positions = next((config[name] for name in names if config.get(name)), None)
     return min(max_tokens, positions) if positions else max_tokens
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engine import __version__, heartbeat, interrupts, models, nodes, rundir, terminal
+from engine import __version__, causality, heartbeat, interrupts, models, nodes, rundir, terminal
 from engine.config import STAGE_NAMES, Config
 from engine.errors import ConfigError, PoolscoreError, RunDirError, did_you_mean
 from engine.failures import STORY_FILE, storage_error
@@ -326,6 +326,8 @@ def check(config: Config, stages: Collection[str], cluster_nodes: nodes.Nodes) -
         refuse_two_faisses([str(found.name) for found in distributions()])
     if "tokens" in stages:
         warnings += tokens.check(config)
+    if "tokens" in stages or "perplexity" in stages:
+        causality.check(config, cluster_nodes)
     if "finetune" in stages:
         finetune.check(config, cluster_nodes)
     if "select" in stages:

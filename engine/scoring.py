@@ -2,30 +2,40 @@
 
 Rows that begin alike share what they begin with (`maths.prefix`). The rest is cut into batches of
 rows of similar length under a token budget, longest first. Nothing is done row by row, and nothing
-is copied to the host before the last batch is on its way.
+is copied to the host before the last batch is on its way. Whichever of these short cuts changes a
+model's values is left out (`Scorer.prepare`).
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from engine.errors import ModelError
 from engine.maths import batching
-from engine.maths.loss import (
-    MAX_SPLIT_ERROR,
-    TokenNLL,
-    needs_full_logits,
-    padded_batch,
-    prefix_error,
-    probe_rows,
-    to_device,
-)
+from engine.maths.batching import LengthRule
+from engine.maths.lengths import length_rule
+from engine.maths.loss import TokenNLL, padded_batch, probe_rows, to_device
 from engine.maths.prefix import PrefixGroup, SharedPrefix, share_prefixes, shared_prefixes
 from engine.maths.ragged import Ragged
+from engine.maths.trial import agree, sees_ahead, trial_groups, trial_rows, trial_scored
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SIGHT_TOKENS = 48
+"""Length of the row on which causality is tried."""
+SEES_AHEAD = (
+    "judges a token with later ones in sight: earlier values changed with the last token.\n"
+    "The proxy must be a causal (left-to-right) language model, such as GPT, OPT, Llama or Qwen."
+)
+GPU_LOST = "CUDA error"
+"""In the text of errors after which the process cannot use its GPU any more."""
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -55,6 +65,41 @@ class Scores:
     counts: Counts
 
 
+@dataclass(frozen=True)
+class Way:
+    """How rows go through a model. Each field that is set costs time, or saves some."""
+
+    shares_prefixes: bool = False
+    """What many rows begin with is computed once."""
+    full_logits: bool = False
+    """The model's own logits at all positions, in place of decoder and head."""
+    equal_lengths: bool = False
+    """No padding: only rows of one length share a batch."""
+    alone: bool = False
+    """Each row is a batch."""
+
+
+WAYS = (
+    Way(shares_prefixes=True),
+    Way(),
+    Way(full_logits=True),
+    Way(equal_lengths=True),
+    Way(full_logits=True, equal_lengths=True),
+    Way(full_logits=True, alone=True),
+)
+"""From the fastest to the most careful, which is the untouched model itself."""
+_BREAKS = (
+    AttributeError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AssertionError,
+)
+"""What a model may raise that does not know a short cut."""
+
+
 class Scorer:
     """A model, and the batches it is given.
 
@@ -68,21 +113,67 @@ class Scorer:
     def __init__(self, nll: TokenNLL, device: str, dtype: str, batch_tokens: int) -> None:
         self.nll, self.device, self.dtype = nll, device, dtype
         self.batch_tokens = batch_tokens
-        self.shares_prefixes = False
+        self.rule = length_rule(nll.model.config)
+        self.way = Way(full_logits=nll.full_logits)
+
+    def take(self, way: Way) -> None:
+        """Score in this way from now on."""
+        self.way = way
+        self.nll.full_logits = way.full_logits
 
     def prepare(self, probe: Ragged) -> None:
-        """Find out on a few rows which short cuts leave this model's values as they are."""
-        self.nll.full_logits = needs_full_logits(self.nll.model, probe, self.device, self.dtype)
-        rows = probe_rows(probe)
-        if self.nll.full_logits or not len(rows) or rows.lengths.max() < 4:
-            return
-        with share_prefixes(self.nll.model) as possible:
-            longest = rows[int(rows.lengths.argmax())].astype(np.int64)
-            tokens = to_device(longest, self.device)
-            allowed = MAX_SPLIT_ERROR[self.dtype]
-            self.shares_prefixes = possible and prefix_error(self.nll, tokens) <= allowed
+        """Find out on a few rows which short cuts leave this model's values as they are.
 
-    @torch.inference_mode()
+        Whole rows are scored as `__call__` would, in padded batches and behind a prefix, and
+        compared with each row alone through the untouched model. The fastest way that agrees is
+        taken; the most careful one where the rows have no finite values.
+
+        Raises:
+            ModelError: the model sees the tokens it is asked for, or no way agrees.
+        """
+        rows = probe_rows(probe)
+        if not len(rows):
+            return
+        self.refuse_sight(rows)
+        rows = trial_rows(rows)
+        whole = [PrefixGroup(np.arange(len(rows)), 0)]
+        scored = trial_scored(rows, whole)
+        self.take(WAYS[-1])
+        expected, _ = self._nlls(rows, scored, whole, Counts())
+        if not np.isfinite(expected).all():
+            return  # nothing can be compared
+        for way in WAYS:
+            groups = trial_groups(rows) if way.shares_prefixes else whole
+            if groups is not None and self._agrees(way, rows, groups, (scored, expected)):
+                return
+        raise ModelError(
+            f"{named(self.nll.model)} gives other values each time it is asked, so it cannot be "
+            "scored. Choose another proxy."
+        )
+
+    def refuse_sight(self, rows: Ragged) -> None:
+        """Raises ModelError where earlier tokens are judged with later ones in sight."""
+        row = rows[int(rows.lengths.argmax())][:SIGHT_TOKENS].astype(np.int64)
+        if sees_ahead(self.nll.model, to_device(row, self.device), self.dtype):
+            raise ModelError(f"{named(self.nll.model)} {SEES_AHEAD}")
+
+    def _agrees(
+        self, way: Way, rows: Ragged, groups: list[PrefixGroup], known: tuple[Ragged, Floats]
+    ) -> bool:
+        """Whether a way's values are the `known` ones (positions, NLLs); it is taken."""
+        self.take(way)
+        scored = trial_scored(rows, groups)
+        positions, expected = known
+        # Of each row only the last ones are scored behind a prefix.
+        behind = np.concatenate([np.isin(positions[i], scored[i]) for i in range(len(rows))])
+        try:
+            found, _ = self._nlls(rows, scored, groups, Counts())
+        except _BREAKS as error:
+            if GPU_LOST in str(error):
+                raise
+            return False
+        return agree(found, expected[behind], self.dtype)
+
     def __call__(self, rows: Ragged, scored: Ragged) -> Scores:
         """Score every row.
 
@@ -91,21 +182,35 @@ class Scorer:
             scored: scored positions of each row, ascending, at least one, none of them 0.
         """
         counts = Counts()
+        nll, ends = self._nlls(rows, scored, self._groups(rows, scored), counts)
+        if not len(ends):
+            return Scores(np.zeros(0), np.zeros(0), counts)
+        return Scores(np.add.reduceat(nll, scored.offsets[:-1]), nll[ends - 1], counts)
+
+    @torch.inference_mode()
+    def _nlls(
+        self, rows: Ragged, scored: Ragged, groups: list[PrefixGroup], counts: Counts
+    ) -> tuple[Floats, Ints]:
+        """NLL of every scored token, float64, row by row; and where each row ends in that."""
         order: list[Ints] = []
         results: list[torch.Tensor] = []
-        with share_prefixes(self.nll.model):
-            for group in self._groups(rows, scored):
+        budget = 1 if self.way.alone else self.batch_tokens
+        rule = LengthRule(equal_above=0) if self.way.equal_lengths else self.rule
+        shares = any(group.num_tokens for group in groups)
+        with share_prefixes(self.nll.model) if shares else nullcontext(True) as possible:
+            assert possible, "a prefix is shared only by models of plain causal attention"
+            for group in groups:
                 prefix, group_rows, positions = self._behind_prefix(group, rows, scored, counts)
                 # Attention sees the prefix in every row, so the budget counts it as well.
                 lengths = group_rows.lengths + group.num_tokens
-                for batch in batching.length_sorted_batches(lengths, self.batch_tokens):
+                for batch in batching.length_sorted_batches(lengths, budget, rule):
                     order.append(group.rows[batch])
                     part = group_rows.take(batch), positions.take(batch)
                     results += self._batch(*part, prefix, counts)
-        return _collect(order, results, scored, counts)
+        return _in_row_order(order, results, scored), scored.offsets[1:]
 
     def _groups(self, rows: Ragged, scored: Ragged) -> list[PrefixGroup]:
-        if not self.shares_prefixes:
+        if not self.way.shares_prefixes:
             return [PrefixGroup(np.arange(len(rows)), 0)]
         # The hidden state before the first scored token must be the row's own.
         return shared_prefixes(rows, scored.values[scored.offsets[:-1]] - 1)
@@ -158,15 +263,18 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in told)
 
 
-def _collect(
-    order: list[Ints], results: list[torch.Tensor], scored: Ragged, counts: Counts
-) -> Scores:
-    """Sum up each row's NLLs, with the one copy from the device to the host."""
-    nll_sum, nll_last = np.zeros(len(scored)), np.zeros(len(scored))
+def named(model: PreTrainedModel) -> str:
+    """A model's class and where it was loaded from."""
+    path = str(getattr(model.config, "name_or_path", "") or "")
+    return f"{type(model).__name__} ({path})" if path else type(model).__name__
+
+
+def _in_row_order(order: list[Ints], results: list[torch.Tensor], scored: Ragged) -> Floats:
+    """The batches' NLLs, row by row, with the one copy from the device to the host."""
+    nlls = np.zeros(len(scored.values))
     if order:
         rows = np.concatenate(order)
-        nll = torch.cat(results).cpu().numpy().astype(np.float64)
-        ends = np.cumsum(scored.lengths[rows])
-        nll_sum[rows] = np.add.reduceat(nll, ends - scored.lengths[rows])
-        nll_last[rows] = nll[ends - 1]
-    return Scores(nll_sum, nll_last, counts)
+        lengths = scored.lengths[rows]
+        shift = np.repeat(scored.offsets[:-1][rows] - (np.cumsum(lengths) - lengths), lengths)
+        nlls[np.arange(len(shift)) + shift] = torch.cat(results).cpu().numpy()
+    return nlls

@@ -29,6 +29,7 @@ from engine import heartbeat, models, schema
 from engine.checkpoints import STEPS_SO_FAR, Checkpoints
 from engine.errors import DamagedError, WorkerError
 from engine.maths import batching, schedule
+from engine.maths.lengths import length_rule
 from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
 from engine.storage import patiently
 from engine.training_plan import TrainingPlan, fit_to_memory
@@ -60,6 +61,7 @@ class Trainer:
         self.plan = plan = fit_to_memory(plan, self.model, self.world_size)
         if plan.activation_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.length_rule = length_rule(self.model.config)
         self.full_logits = needs_full_logits(self.model, rows.input_ids, "cpu", plan.dtype)
         self.engine = self._initialise()
 
@@ -150,7 +152,12 @@ class Trainer:
         """
         num_tokens = int(self.rows.scored.lengths[batch].sum())
         own = batching.micro_batches(
-            batch, self.lengths, self.plan.micro_batch_tokens, self.rank, self.world_size
+            batch,
+            self.lengths,
+            self.plan.micro_batch_tokens,
+            self.rank,
+            self.world_size,
+            self.length_rule,
         )
         # The loss, and a checkpoint's being due: one message for both.
         total = torch.zeros(2, dtype=torch.float64, device=self.plan.device)

@@ -98,7 +98,7 @@ def test_a_shared_prefix_changes_no_value(name: str) -> None:
     rows, scored = made_rows()
     own = model.config._attn_implementation
     made = scorer(model)
-    assert made.shares_prefixes
+    assert made.way.shares_prefixes
     got = made(rows, scored)
     sums, lasts = plain(model, rows, scored)
     assert got.nll_sum / scored.lengths == pytest.approx(sums / scored.lengths, abs=1e-5)
@@ -115,7 +115,7 @@ def test_a_model_with_a_window_is_scored_whole() -> None:
     with share_prefixes(model) as possible:
         assert not possible
     made = scorer(model)
-    assert not made.shares_prefixes
+    assert not made.way.shares_prefixes
     rows, scored = made_rows()
     got = made(rows, scored)
     assert got.counts.shared_tokens == 0
@@ -128,7 +128,7 @@ def test_a_model_that_takes_no_prefix_is_found_out() -> None:
     forward = model.model.forward
     # As a model does whose layers drop what they do not know.
     model.model.forward = lambda *a, shared_prefix=None, **k: forward(*a, **k)
-    assert not scorer(model).shares_prefixes
+    assert not scorer(model).way.shares_prefixes
 
 
 class SmallMemory(TokenNLL):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,26 +16,55 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 
 
-def length_sorted_batches(lengths: npt.NDArray[np.integer], max_tokens: int) -> list[Indices]:
+@dataclass(frozen=True)
+class LengthRule:
+    """Which rows may share a padded batch; as it stands, any may.
+
+    A model may treat a row by the length of its batch, which is that of the longest row in it.
+    """
+
+    borders: tuple[int, ...] = ()
+    """Rows of up to so many tokens never share a batch with longer ones; ascending."""
+    equal_above: int | None = None
+    """Rows of more tokens than this share a batch only with rows as long; 0 for all rows."""
+
+    def kinds(self, lengths: npt.NDArray[np.integer]) -> Indices:
+        """int64[n]: rows of equal numbers may share a batch. Longer rows have no smaller number."""
+        kinds = np.searchsorted(np.asarray(self.borders, dtype=np.int64), lengths, side="left")
+        if self.equal_above is None:
+            return kinds.astype(np.int64)
+        alike = np.asarray(lengths, dtype=np.int64) + len(self.borders)
+        return np.where(np.asarray(lengths) > self.equal_above, alike, kinds).astype(np.int64)
+
+
+ANY_LENGTHS = LengthRule()
+
+
+def length_sorted_batches(
+    lengths: npt.NDArray[np.integer], max_tokens: int, rule: LengthRule = ANY_LENGTHS
+) -> list[Indices]:
     """Cut rows into batches of similar length, longest first.
 
     Args:
         lengths: int[n], tokens per row.
         max_tokens: most padded tokens (rows x longest row) in a batch; a single longer row is a
             batch of its own.
+        rule: which rows may share a batch.
 
     Returns:
         Index arrays that together hold 0 … n-1 once. Equal lengths keep their order. Longest
         first, so that a batch too large for memory fails at the start and not at the end.
     """
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").astype(np.int64)
+    kinds = rule.kinds(np.asarray(lengths)[order])
+    ends = np.append(np.flatnonzero(np.diff(kinds)) + 1, len(order))  # of rows of one kind
     batches: list[Indices] = []
     start = 0
     while start < len(order):
         longest = max(int(lengths[order[start]]), 1)
-        size = max(1, max_tokens // longest)
-        batches.append(order[start : start + size])
-        start += size
+        end = min(start + max(1, max_tokens // longest), int(ends[ends > start][0]))
+        batches.append(order[start:end])
+        start = end
     return batches
 
 
@@ -55,7 +85,12 @@ def steps(order: Indices, batch_size: int) -> list[Indices]:
 
 
 def micro_batches(
-    rows: Indices, lengths: npt.NDArray[np.integer], max_tokens: int, rank: int, world_size: int
+    rows: Indices,
+    lengths: npt.NDArray[np.integer],
+    max_tokens: int,
+    rank: int,
+    world_size: int,
+    rule: LengthRule = ANY_LENGTHS,
 ) -> list[Indices]:
     """One rank's share of a global batch, in micro-batches of rows of similar length.
 
@@ -67,6 +102,7 @@ def micro_batches(
         max_tokens: most padded tokens (rows x longest row) in a micro-batch.
         rank: this worker's place, 0 … world_size-1.
         world_size: number of workers.
+        rule: which rows may share a micro-batch.
 
     Returns:
         Micro-batches, longest rows first; every rank gets the same number, short ranks some empty
@@ -75,7 +111,7 @@ def micro_batches(
     longest_first = rows[np.argsort(-np.asarray(lengths)[rows], kind="stable")]
     shares = [longest_first[share::world_size] for share in range(world_size)]
     cut = [
-        [share[batch] for batch in length_sorted_batches(lengths[share], max_tokens)]
+        [share[batch] for batch in length_sorted_batches(lengths[share], max_tokens, rule)]
         for share in shares
     ]
     most = max(map(len, cut))

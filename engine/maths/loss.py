@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
+from engine.maths.lengths import forget_lengths, stretching_modules
 from engine.maths.prefix import SharedPrefix
 from engine.maths.ragged import Ragged
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MAX_SPLIT_ERROR = {"float32": 1e-4, "bfloat16": 5e-2}
-"""Nats by which decoder + head may differ from the model's own logits before those are used."""
+"""Nats by which a short cut may differ from the untouched model before it is left out."""
 PROBE_ROWS, PROBE_TOKENS = 2, 256
 
 CHUNK_LOGITS = {"cpu": 2**20, "cuda": 2**26}
@@ -54,6 +55,7 @@ class TokenNLL(nn.Module):
         self.model = model
         self.full_logits = full_logits
         self.bounds_training = bounds_training
+        self._stretching = stretching_modules(model)
 
     def forward(
         self,
@@ -74,6 +76,7 @@ class TokenNLL(nn.Module):
         Returns:
             float32[n], nats.
         """
+        forget_lengths(self._stretching)
         targets = input_ids[rows, positions]
         if self.full_logits:
             assert prefix is None, "a prefix is shared only by decoder and head"
@@ -204,25 +207,3 @@ def split_error(model: PreTrainedModel, input_ids: Tensor) -> float:
     except (AttributeError, RuntimeError):
         return float("inf")
     return float((own - split).abs().max())
-
-
-@torch.inference_mode()
-def prefix_error(nll: TokenNLL, tokens: Tensor) -> float:
-    """Largest difference in nats between scoring a row whole and behind its own first half.
-
-    Args:
-        nll: a model prepared by `prefix.share_prefixes`.
-        tokens: int64[n], a row of at least 4 tokens.
-
-    Returns:
-        Maximum over the second half; infinite where the model cannot share a prefix.
-    """
-    half = len(tokens) // 2
-    positions = torch.arange(1, len(tokens) - half, device=tokens.device)
-    rows = torch.zeros_like(positions)
-    whole = nll(tokens[None], rows, positions + half)
-    try:
-        behind = nll(tokens[None, half:], rows, positions, nll.prefix(tokens[:half]))
-    except (AttributeError, RuntimeError, TypeError, ValueError, KeyError, AssertionError):
-        return float("inf")
-    return float((whole - behind).abs().max())

@@ -19,6 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from engine.maths.batching import ANY_LENGTHS
+from engine.maths.lengths import length_rule
 from engine.maths.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -166,31 +168,53 @@ def attention(
 
 @contextmanager
 def share_prefixes(model: PreTrainedModel) -> Generator[bool, None, None]:
-    """Let a model attend to a shared prefix (`attention`) while inside.
+    """Let a model attend to a shared prefix (`attention`) while inside, and only there.
+
+    Models that go by the name of their attention compute something else while inside: whoever
+    enters has compared (`scoring.Scorer.prepare`).
 
     Yields:
-        Whether it can: a model of plain causal attention, which runs on torch's own kernel.
+        Whether it can: a model of plain causal attention, which runs on torch's own kernel. Where
+        it can't, nothing is changed.
     """
     import transformers
     from transformers import masking_utils
 
-    functions: Any = transformers.AttentionInterface
-    masks: Any = masking_utils
-
-    config: Any = model.config
-    before = config._attn_implementation
-    inner = config.get_text_config()
-    kinds = set(getattr(inner, "layer_types", None) or ["full_attention"])
-    # Rotary frequencies that change with the row's length would not fit the prefix's keys.
-    rope = str(getattr(inner, "rope_parameters", None) or getattr(inner, "rope_scaling", None))
-    windowed = getattr(inner, "sliding_window", None) or kinds != {"full_attention"}
-    if before != "sdpa" or windowed or "dynamic" in rope or "longrope" in rope:
+    masking: Any = masking_utils
+    if not _may_share(model.config):
         yield False
         return
+    functions: Any = transformers.AttentionInterface
+    masks = masking.AttentionMaskInterface
+    outer: Any = model.config
+    before = [(config, config._attn_implementation) for config in _all_configs(outer)]
     functions.register(_SHARING, attention)
-    masks.AttentionMaskInterface.register(_SHARING, masks.sdpa_mask)
-    config._attn_implementation = _SHARING
+    masks.register(_SHARING, masking.sdpa_mask)
+    outer._attn_implementation = _SHARING
     try:
         yield True
     finally:
-        config._attn_implementation = before
+        for config, implementation in before:  # inner ones may have had another than the outer
+            config._attn_implementation = implementation
+        for registered in (functions, masks):
+            registered._global_mapping.pop(_SHARING, None)
+
+
+def _may_share(config: Any) -> bool:
+    inner = config.get_text_config()
+    kinds = set(getattr(inner, "layer_types", None) or ["full_attention"])
+    windowed = getattr(inner, "sliding_window", None) or kinds != {"full_attention"}
+    # Rotary frequencies that change with the row's length would not fit the prefix's keys.
+    by_length = length_rule(config) != ANY_LENGTHS
+    own = {found._attn_implementation for found in _all_configs(config)}
+    return (
+        own <= {"sdpa", None}
+        and config._attn_implementation == "sdpa"
+        and not (windowed or by_length)
+    )
+
+
+def _all_configs(config: Any) -> list[Any]:
+    """A configuration and all that are inside it, outer ones first."""
+    inner = [getattr(config, name, None) for name in config.sub_configs]
+    return [config, *(c for found in inner if found is not None for c in _all_configs(found))]

@@ -27,12 +27,16 @@ from engine.maths.ragged import Ragged
 from engine.models import ModelSource
 from engine.nodes import Nodes
 from engine.rundir import RunDir
-from engine.scoring import Scorer, Scores
+from engine.scoring import WAYS, Scorer, Scores
 from engine.step import FINETUNE, TOKENS, Outcome, Step
 
 PROBES = 4
+SLOW = (
+    "In padded batches this proxy gives other values than row by row, so rows were scored without "
+    "padding, which is slow."
+)
 NAME = "perplexity"
-VERSION = 2
+VERSION = 3
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -59,6 +63,8 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         },
     )
     warnings, details = sanity.of_epoch(step) if step.epoch else (sanity.of_proxy(step), {})
+    if outcome.details.get("shards_without_padding"):
+        warnings.append(SLOW)
     return replace(outcome, warnings=warnings, details={**outcome.details, **details})
 
 
@@ -119,7 +125,8 @@ class PerplexityWorker:
             "tokens": len(inputs.rows.values),
             "scored_tokens": len(inputs.scored.values),
             **asdict(scores.counts),
-            "shards_by_full_logits": int(self.scorer.nll.full_logits),
+            "shards_by_full_logits": int(self.scorer.way.full_logits),
+            "shards_without_padding": int(self.scorer.way.equal_lengths or self.scorer.way.alone),
         }
         flags = {schema.SCORING_FAILED: inputs.num_failed} if inputs.num_failed else {}
         return Made(_as_table(inputs, scores), flags, counts)
@@ -131,7 +138,7 @@ def _prepare(scorer: Scorer, step: Step) -> None:
     The rows may be those that break the model: what was at hand when a worker died is passed over.
     """
     rows = _first_rows(step)
-    scorer.nll.full_logits = True
+    scorer.take(WAYS[-1])
     for first in range(0, min(len(rows), PROBES * PROBE_ROWS), PROBE_ROWS):
         probe = step.run.path / step.folder / heartbeat.FOLDER / f"probe-{first}"
         if heartbeat.has_killed(probe):
@@ -142,8 +149,8 @@ def _prepare(scorer: Scorer, step: Step) -> None:
             except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 if DEVICE_LOST in str(error):
                     os._exit(1)  # its name stays at the probe, which the next worker passes over
-                scorer.nll.full_logits = True
-        if not scorer.nll.full_logits:
+                scorer.take(WAYS[-1])
+        if scorer.way != WAYS[-1]:
             return
 
 
