@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    FalconConfig,
+    FalconForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -16,13 +20,17 @@ from transformers import (
     MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
 )
 
+from engine.errors import ModelError
 from engine.maths import prefix
+from engine.maths.batching import ANY_LENGTHS
 from engine.maths.loss import TokenNLL
 from engine.maths.prefix import share_prefixes
 from engine.maths.ragged import Ragged
-from engine.scoring import Scorer
+from engine.scoring import WAYS, Scorer, Way
 
 VOCABULARY = 97
 PREFIX = 20
@@ -159,6 +167,164 @@ def test_a_single_row_too_large_for_memory_ends_it() -> None:
     made = Scorer(SmallMemory(make_model("OPT")), "cpu", "float32", 300)
     with pytest.raises(torch.OutOfMemoryError):
         made(Ragged.of([np.arange(120) % 90]), Ragged.of([[119]]))
+
+
+# ── models that go by more than their tokens ─────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("alibi", [False, True], ids=["rotary", "alibi"])
+@pytest.mark.parametrize("new", [False, True], ids=["old", "new"])
+def test_a_short_cut_that_is_refused_leaves_nothing_behind(alibi: bool, new: bool) -> None:
+    # Falcon goes by the name of its attention: under another it looks ahead.
+    torch.manual_seed(0)
+    config = FalconConfig(
+        **SHAPE, alibi=alibi, new_decoder_architecture=new, num_kv_heads=2, initializer_range=0.3
+    )
+    model = FalconForCausalLM(config).eval()
+    rows, scored = made_rows()
+    expected = plain(model, rows, scored)[0] / scored.lengths
+    before = config.to_json_string(), config._attn_implementation, registered()
+    made = scorer(model)
+    got = made(rows, scored)
+    assert got.nll_sum / scored.lengths == pytest.approx(expected, abs=1e-5)
+    assert made.way == Way()
+    assert (config.to_json_string(), config._attn_implementation, registered()) == before
+
+
+def registered() -> tuple[list[str], list[str]]:
+    """Names of all attention functions and masks."""
+    from transformers import AttentionInterface, masking_utils
+
+    return sorted(AttentionInterface()), sorted(masking_utils.AttentionMaskInterface())
+
+
+def test_inner_configurations_keep_attention_of_their_own() -> None:
+    model = make_model("Llama")
+    before = registered()
+    with share_prefixes(model) as possible:
+        assert possible
+        assert registered() != before
+    assert registered() == before
+    inner = LlamaConfig(**SHAPE, attn_implementation="eager")
+    model.config.sub_configs, model.config.inner = {"inner": LlamaConfig}, inner
+    with share_prefixes(model) as possible:
+        assert not possible  # for it would have to run on another kernel
+    assert inner._attn_implementation == "eager"
+
+
+def by_length(rope: dict[str, Any], **changes: Any) -> Any:
+    torch.manual_seed(0)
+    shape = {**SHAPE, "intermediate_size": 64, "pad_token_id": 0, **changes}
+    config = Phi3Config(**shape, initializer_range=0.3, rope_parameters={"rope_theta": 1e4, **rope})
+    return Phi3ForCausalLM(config).eval()
+
+
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [9.0, 7.0, 5.0, 3.0]}
+DYNAMIC = {"rope_type": "dynamic", "factor": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("rope", "changes"),
+    [
+        (LONGROPE, {"original_max_position_embeddings": 30}),
+        (DYNAMIC, {"max_position_embeddings": 30}),
+    ],
+    ids=["longrope", "dynamic"],
+)
+def test_no_row_is_treated_by_the_length_of_another(rope: dict, changes: dict) -> None:
+    rows, scored = made_rows()
+    assert (rows.lengths > 30).any()
+    assert (rows.lengths <= 30).any()
+    # Each alone, and through a model of its own: one that has seen longer rows may remember them.
+    alone = [
+        plain(by_length(rope, **changes), rows.take(np.array([i])), scored.take(np.array([i])))[0]
+        for i in range(len(rows))
+    ]
+    expected = np.concatenate(alone) / scored.lengths
+    made = scorer(by_length(rope, **changes), batch_tokens=2000)
+    assert not made.way.equal_lengths
+    for order in (np.arange(len(rows)), np.argsort(rows.lengths)):  # twice, in another order
+        got = made(rows.take(order), scored.take(order))
+        found = got.nll_sum / scored.lengths[order]
+        assert found == pytest.approx(expected[order], abs=1e-5)
+    # In one batch, as before, they would not be.
+    made.rule = ANY_LENGTHS
+    wrong = made(rows, scored).nll_sum / scored.lengths
+    assert np.abs(wrong - expected).max() > 1e-2
+
+
+class Padded(TokenNLL):
+    """Of rows of several lengths in one batch it makes something else, as no padding may."""
+
+    def forward(self, input_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        nll = super().forward(input_ids, *rest)
+        return nll + 0.1 if (input_ids[:, -1] == 0).any() else nll
+
+
+class Batched(TokenNLL):
+    """Of several rows it makes something else than of each."""
+
+    def forward(self, input_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return super().forward(input_ids, *rest) + 0.1 * (len(input_ids) > 1)
+
+
+class Headless(TokenNLL):
+    """Decoder and head are not the model."""
+
+    def forward(self, input_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return super().forward(input_ids, *rest) + 0.1 * (not self.full_logits)
+
+
+class Fickle(TokenNLL):
+    """Never says the same twice."""
+
+    def forward(self, input_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        nll = super().forward(input_ids, *rest)
+        return nll + torch.rand_like(nll)
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        (TokenNLL, Way(shares_prefixes=True)),
+        (Headless, Way(full_logits=True)),
+        (Padded, Way(equal_lengths=True)),
+        (Batched, Way(full_logits=True, alone=True)),
+    ],
+)
+def test_a_model_is_scored_as_fast_as_its_values_allow(kind: type[TokenNLL], way: Way) -> None:
+    model = make_model("OPT")
+    rows, scored = made_rows()
+    made = Scorer(kind(model), "cpu", "float32", 300)
+    made.prepare(rows)
+    assert made.way == way
+    expected = plain(model, rows, scored)[0] / scored.lengths
+    found = made(rows, scored).nll_sum / scored.lengths
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_that_never_agrees_with_itself_is_refused() -> None:
+    with pytest.raises(ModelError, match="OPTForCausalLM gives other values each time"):
+        Scorer(Fickle(make_model("OPT")), "cpu", "float32", 300).prepare(made_rows()[0])
+
+
+def test_a_model_without_finite_values_is_scored_as_it_is() -> None:
+    model = make_model("OPT")
+    torch.nn.init.constant_(model.model.decoder.final_layer_norm.weight, float("nan"))
+    assert scorer(model).way == WAYS[-1]
+
+
+def test_an_encoder_is_refused() -> None:
+    config = BertConfig(**SHAPE, intermediate_size=64, initializer_range=0.3)
+    torch.manual_seed(0)
+    with pytest.raises(ModelError, match="BertLMHeadModel judges a token with later ones in sight"):
+        scorer(BertLMHeadModel(config).eval())
+    config.is_decoder = True
+    rows, scored = made_rows()
+    decoder = BertLMHeadModel(config).eval()
+    expected = plain(decoder, rows, scored)[0] / scored.lengths
+    found = scorer(decoder)(rows, scored).nll_sum / scored.lengths
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_nothing_to_score() -> None:

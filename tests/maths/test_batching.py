@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.maths import batching
+from engine.maths.batching import LengthRule
 
 LENGTHS = st.lists(st.integers(0, 40), max_size=60).map(lambda x: np.array(x, dtype=np.int64))
 
@@ -133,3 +134,43 @@ def test_ranks_share_a_step_exactly_and_stay_in_step(
     # Dealt out by length: no rank has a row more than another.
     sizes = [sum(map(len, share)) for share in shares]
     assert max(sizes) - min(sizes) <= 1
+
+
+# ── rows that may not share a batch ──────────────────────────────────────────────────────────────
+
+
+def test_kinds_by_hand() -> None:
+    lengths = np.array([3, 8, 9, 20, 21, 22, 22])
+    assert LengthRule().kinds(lengths).tolist() == [0] * 7
+    assert LengthRule(borders=(8, 20)).kinds(lengths).tolist() == [0, 0, 1, 1, 2, 2, 2]
+    assert LengthRule(equal_above=8).kinds(lengths).tolist() == [0, 0, 9, 20, 21, 22, 22]
+    assert LengthRule((8,), equal_above=20).kinds(lengths).tolist() == [0, 0, 1, 1, 22, 23, 23]
+    assert LengthRule(equal_above=0).kinds(np.array([2, 1, 2])).tolist() == [2, 1, 2]
+
+
+def test_a_batch_ends_at_a_border() -> None:
+    lengths = np.array([5, 9, 4, 10, 3])
+    assert lists(batching.length_sorted_batches(lengths, 100)) == [[3, 1, 0, 2, 4]]
+    by_border = batching.length_sorted_batches(lengths, 100, LengthRule(borders=(4, 9)))
+    assert lists(by_border) == [[3], [1, 0], [2, 4]]
+    assert lists(batching.length_sorted_batches(lengths, 12, LengthRule(borders=(4,)))) == [
+        [3],
+        [1],
+        [0],
+        [2, 4],
+    ]
+
+
+def test_rows_of_one_length_share_a_batch() -> None:
+    lengths = np.array([7, 5, 7, 5, 7])
+    equal = LengthRule(equal_above=0)
+    assert lists(batching.length_sorted_batches(lengths, 14, equal)) == [[0, 2], [4], [1, 3]]
+
+
+def test_micro_batches_keep_to_the_rule_and_workers_in_step() -> None:
+    lengths, rows = np.array([9, 8, 3, 9, 2, 8]), np.arange(6)
+    rule = LengthRule(borders=(8,))
+    ranks = [batching.micro_batches(rows, lengths, 100, rank, 2, rule) for rank in (0, 1)]
+    assert [lists(rank) for rank in ranks] == [[[0], [1, 2]], [[3], [5, 4]]]
+    uneven = [batching.micro_batches(rows[:3], lengths, 100, rank, 2, rule) for rank in (0, 1)]
+    assert [lists(rank) for rank in uneven] == [[[0], [2]], [[1], []]]
