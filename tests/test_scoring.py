@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import build
 from transformers import (
     BertConfig,
     BertLMHeadModel,
@@ -199,14 +200,16 @@ def registered() -> tuple[list[str], list[str]]:
 
 
 def test_inner_configurations_keep_attention_of_their_own() -> None:
-    model = make_model("Llama")
-    before = registered()
+    model = build("fuyu")
+    before, inner = registered(), model.config.get_text_config()
+    assert inner is not model.config
     with share_prefixes(model) as possible:
         assert possible
         assert registered() != before
+        assert inner._attn_implementation == model.config._attn_implementation != "sdpa"
+    assert inner._attn_implementation == model.config._attn_implementation == "sdpa"
     assert registered() == before
-    inner = LlamaConfig(**SHAPE, attn_implementation="eager")
-    model.config.sub_configs, model.config.inner = {"inner": LlamaConfig}, inner
+    inner._attn_implementation = "eager"
     with share_prefixes(model) as possible:
         assert not possible  # for it would have to run on another kernel
     assert inner._attn_implementation == "eager"
@@ -215,8 +218,10 @@ def test_inner_configurations_keep_attention_of_their_own() -> None:
 def by_length(rope: dict[str, Any], **changes: Any) -> Any:
     torch.manual_seed(0)
     shape = {**SHAPE, "intermediate_size": 64, "pad_token_id": 0, **changes}
-    config = Phi3Config(**shape, initializer_range=0.3, rope_parameters={"rope_theta": 1e4, **rope})
-    return Phi3ForCausalLM(config).eval()
+    shape |= {"initializer_range": 0.3, "rope_parameters": {"rope_theta": 1e4, **rope}}
+    if rope["rope_type"] == "longrope":
+        return Phi3ForCausalLM(Phi3Config(**shape)).eval()
+    return LlamaForCausalLM(LlamaConfig(**shape)).eval()
 
 
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [9.0, 7.0, 5.0, 3.0]}
