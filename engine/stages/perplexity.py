@@ -63,9 +63,15 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         },
     )
     warnings, details = sanity.of_epoch(step) if step.epoch else (sanity.of_proxy(step), {})
-    if outcome.details.get("shards_without_padding"):
-        warnings.append(SLOW)
-    return replace(outcome, warnings=warnings, details={**outcome.details, **details})
+    known = replace(outcome, warnings=warnings, details={**outcome.details, **details})
+    return with_warning(known)
+
+
+def with_warning(outcome: Outcome) -> Outcome:
+    """The outcome, with a word on it where short cuts had to be left out."""
+    if not outcome.details.get("shards_without_padding"):
+        return outcome
+    return replace(outcome, warnings=[*outcome.warnings, SLOW])
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from engine.assets import bundled_proxy
 from engine.encoding import Encoded
 from engine.maths.ragged import Ragged
 from engine.models import load_language_model
-from engine.stages.perplexity import PerplexityWorker
+from engine.scoring import Way
+from engine.stages.perplexity import SLOW, PerplexityWorker, with_warning
 from engine.stages.tokens import as_table
-from engine.step import TOKENS, Step
+from engine.step import TOKENS, Outcome, Step
 
 
 def made_rows(num_rows: int) -> list[Encoded | None]:
@@ -128,7 +129,21 @@ def test_counts_of_work(tmp_path: Path) -> None:
     assert counts["tokens"] <= counts["computed_tokens"] < 1.1 * counts["tokens"]
     assert counts["head_rows"] == counts["scored_tokens"]  # no hidden state more than needed
     assert counts["shared_tokens"] == counts["halved_batches"] == 0
-    assert counts["shards_by_full_logits"] == 0
+    assert counts["shards_by_full_logits"] == counts["shards_without_padding"] == 0
+
+
+def test_rows_scored_without_padding_are_said_to_be(tmp_path: Path) -> None:
+    rows = made_rows(20)
+    step = commit_tokens(tmp_path, rows, 20)
+    worker = PerplexityWorker(bundled_proxy().folder, "float32", "cpu", 400, num_threads=1)
+    worker.scorer.take(Way(equal_lengths=True))
+    worker.prepared = True
+    counts = worker(step, worker.read(step, step.shards()[0])).counts
+    assert counts["shards_without_padding"] == 1
+    assert counts["computed_tokens"] == counts["tokens"]
+    told = with_warning(Outcome(20, 20, details=counts, warnings=["before"]))
+    assert list(told.warnings) == ["before", SLOW]
+    assert with_warning(Outcome(20, 20, details={"shards_without_padding": 0})).warnings == ()
 
 
 def test_rows_left_out_are_null_and_change_no_other_row(tmp_path: Path) -> None:
