@@ -153,7 +153,7 @@ class TestErrors:
         result = poolscore(
             "run", pool_file, "--run-dir", tmp_path / "r", "--set", f"proxy.model={pickled}"
         )
-        check(result, "no *.safetensors", "save_pretrained")
+        check(result, "no *.safetensors", "poolscore convert")
 
     def test_unknown_stage(self, poolscore: Run, pool_file: Path, tmp_path: Path) -> None:
         result = poolscore("run", pool_file, "--run-dir", tmp_path / "r", "--until", "scoring")
