@@ -161,7 +161,7 @@ def test_cautions_are_those_of_measuring_and_training_each_once() -> None:
         numbers = {"rows_in": 1, "rows_out": 1, "seconds": 0, "peak_memory_bytes": 0, "workers": 1}
         nothing = {"settings": {}, "inputs": {}, "flags": {}, "details": {}, "versions": {}}
         return Record.model_validate(
-            {"stage": stage, "fingerprint": "", "files": [], "commit": None, "finished": ""}
+            {"stage": stage, "fingerprint": "", "files": {}, "commit": None, "finished": ""}
             | numbers
             | nothing
             | {"warnings": warnings}
