@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -326,14 +327,15 @@ def run(options: argparse.Namespace) -> None:
     from engine.results import open_run
     from engine.summary import summary
 
+    warn = partial(print, file=sys.stderr) if options.quiet else None
     with _quiet() if options.quiet else nullcontext():
-        pipeline.run(config, options.run_dir, options.until, options.rebuild)
+        pipeline.run(config, options.run_dir, options.until, options.rebuild, warn=warn)
         print(summary(open_run(options.run_dir), show_texts=sys.stdout.isatty()))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let nothing through to the standard output, and warnings to where errors go."""
+    """Let nothing through to the standard output."""
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         yield
 

@@ -44,7 +44,7 @@ SMOLLM2 = "smollm2"
 SHARDS, SHARD_ROWS = 16, (256, 4096)
 """A pool is cut into this many shards, as long as their rows stay between these."""
 
-MOST_PROBLEMS, MOST_LETTERS = 12, 200
+MOST_PROBLEMS, MOST_LETTERS = 11, 200
 """Of an error's text."""
 
 MAX_ROW_BYTES = 16 * 2**20

@@ -186,7 +186,14 @@ def load_embedder(
 
 @contextmanager
 def _loading(path: Path, what: str) -> Iterator[None]:
-    """Turn what libraries raise over files that are damaged, or do not belong together."""
+    """Turn what libraries raise over files that are damaged, or do not belong together.
+
+    And let transformers draw no bars of its own meanwhile, in the middle of our lines.
+    """
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         yield
     except PoolscoreError:
@@ -196,6 +203,9 @@ def _loading(path: Path, what: str) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:REASON_CHARACTERS]
         raise ModelError(f"{path} is no {what} that can be loaded: {reason}") from None
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _is_of_the_machine(error: Exception) -> bool:

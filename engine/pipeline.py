@@ -126,6 +126,7 @@ def run(
     until: str | None = None,
     rebuild: str | Sequence[str] = (),
     say: Callable[[str], None] = print,
+    warn: Callable[[str], None] | None = None,
 ) -> RunDir:
     """Score a pool: do every stage that is missing, in order.
 
@@ -135,6 +136,7 @@ def run(
         until: stop after this stage (after its last epoch).
         rebuild: stages to redo, with what depends on them.
         say: takes each line meant for people.
+        warn: takes each warning; `say` where it is not given.
 
     Raises:
         ConfigError, PoolError, ModelError: something named in the settings cannot be used.
@@ -143,6 +145,7 @@ def run(
     """
     rebuild = (rebuild,) if isinstance(rebuild, str) else tuple(rebuild)
     check_names(until, rebuild)
+    warn = warn or say
     target = RunDir(local_path(run_dir))
     refuse_run_dir(config.pool.paths, target.path)
     with (
@@ -171,9 +174,9 @@ def run(
             target.commit_changed(f"{folder}/{rundir.SETTINGS}", resolved.to_yaml().encode())
         say(_headline(resolved, cluster_nodes))
         for warning in warnings:
-            say(terminal.warning(warning))
+            warn(terminal.warning(warning))
         for line in commits_told(config, resolved):
-            say(line)
+            say(terminal.note(line))
         for number, step in enumerate(steps[:last], start=1):
             head = f"[{number}/{len(steps)}] {step.label:<19}"
             if whole.get(step.folder):
@@ -182,8 +185,10 @@ def run(
                 _check_space(step)
                 record = _do(step, cluster_nodes)
                 say(f"{head} {_summary(record)}")
+                for note in record.notes:
+                    say(terminal.note(note))
                 for warning in record.warnings:
-                    say(terminal.warning(warning))
+                    warn(terminal.warning(warning))
                 interrupts.refuse_to_go_on()
     return target
 
@@ -217,6 +222,7 @@ def _do(step: Step, cluster_nodes: nodes.Nodes) -> Record:
         workers=outcome.workers,
         files=entries,
         details=dict(outcome.details),
+        notes=list(outcome.notes),
         warnings=list(outcome.warnings),
         versions=versions(),
         commit=commit(),

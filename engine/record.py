@@ -55,6 +55,8 @@ class Record(BaseModel):
     """Every file it wrote, by name. Readers go by this list, whatever the folder holds."""
     details: dict[str, Any]
     """Whatever else a reader of this stage wants to know."""
+    notes: list[str] = []
+    """What a person may want to know; said once, when the stage is done."""
     warnings: list[str] = []
     """What a person should know before trusting the results; shown wherever the stage is."""
     versions: dict[str, str]

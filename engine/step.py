@@ -60,6 +60,8 @@ class Outcome:
     workers: int = 1
     peak_memory_bytes: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    """What a person may want to know, a line each; no reason to trust the results less."""
     warnings: Sequence[str] = ()
     """What a person should know before trusting the results, a sentence or two each."""
 

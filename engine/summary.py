@@ -70,7 +70,8 @@ def _numbers(run: Run, scores: pa.Table, ok: pa.Table) -> str:
             f"{'perplexity':<{MARGIN}}median {middle('ppl_0'):,.1f} before, "
             f"{middle('ppl_1'):,.1f} after one epoch",
             *_trained(run),
-            f"{'LP_app(1)':<{MARGIN}}median {middle('lp_app_1'):.3f}; {unlearnt:,} rows got harder",
+            f"{'LP_app(1)':<{MARGIN}}median {middle('lp_app_1'):.3f}; "
+            f"{unlearnt:,} row{'' if unlearnt == 1 else 's'} got harder",
         ]
     )
 

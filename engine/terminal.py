@@ -77,6 +77,11 @@ def filled(head: str, text: str) -> str:
     )  # fmt: skip
 
 
+def note(text: str) -> str:
+    """``note: …``, wrapped."""
+    return filled("  note: ", plain(text))
+
+
 def warning(text: str) -> str:
     """``warning: …``, wrapped."""
     return filled("  warning: ", plain(text))

@@ -89,7 +89,7 @@ def pool_lines() -> list[str]:
 
 
 POOL_FLAGS = {"ok": 46, "empty_response": 1, "duplicate": 1, "prompt_too_long": 1}
-POOL_REJECTED = {31: "invalid_json", 32: "unknown_format"}
+POOL_REJECTED = {31: "invalid_json", 32: "missing_field"}
 
 
 @pytest.fixture

@@ -343,5 +343,5 @@ def test_errors_fit_on_one_screen(
     assert "bad.jsonl, line 1: unknown_format" in text
     assert "poolscore-plan" not in text
     table = tmp_path / "bad.csv"
-    table.write_text("question,answer\na,b\n")
+    table.write_text("colour,shade\na,b\n")
     assert "bad.csv, line 2: unknown_format" in refused(table)

@@ -224,7 +224,7 @@ def test_a_file_cut_short_behind_its_header_is_told_in_few_words(
     path = tmp_path / "tiny.gguf"
     write_gguf(path, tiny_llama())
     path.write_bytes(path.read_bytes()[:-20000])
-    with pytest.raises(ModelError, match=r"unpacking .*tiny\.gguf failed: \w*Error: ") as caught:
+    with pytest.raises(ModelError, match="lies behind the file's end") as caught:
         source_of(path).folder()
     assert len(str(caught.value)) < 600
     assert not [left for left in cache.glob("gguf/*") if left.is_dir()]

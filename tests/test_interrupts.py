@@ -28,6 +28,15 @@ TRAINED = f"{PROXY}/{FINETUNE}/epoch-1"
 SECONDS = 120
 
 
+@pytest.fixture(autouse=True)
+def as_from_a_terminal() -> Iterator[None]:
+    """No signal is ignored, as some are under nohup and in the background of a script."""
+    before = {n: signal.signal(n, signal.default_int_handler) for n in interrupts.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 # ── in this process ──────────────────────────────────────────────────────────────────────────────
 
 

@@ -448,7 +448,7 @@ def test_a_run_directory_that_cannot_be_made_is_named(
     code = cli.main(["run", str(folder / "data"), "--run-dir", str(folder / where)])
     text = capsys.readouterr().err
     assert code == 1
-    assert "Name a folder" in text
+    assert ("null byte" if "\0" in where else "Name a folder") in text
     assert len(text.splitlines()) < 5
     assert "ray" not in text.lower()
 

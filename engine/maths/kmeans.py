@@ -76,7 +76,7 @@ def kmeans(
         num_iterations: iterations of Lloyd's algorithm.
         seed: picks the first centroids.
         num_threads: threads of faiss.
-        use_gpu: train and assign on the GPU (needs faiss-gpu).
+        use_gpu: train and assign on the GPU; without faiss-gpu it is the CPU all the same.
 
     Returns:
         The solution; clusters that run empty are split off the largest by faiss.
@@ -185,7 +185,7 @@ class _Faiss:
         self.faiss.omp_set_num_threads(num_threads)
         self.num_threads = num_threads
         # Scratch memory of the GPU, 1.5 GB: shared by all indexes.
-        self.gpu = self.faiss.StandardGpuResources() if use_gpu else None
+        self.gpu = self.faiss.StandardGpuResources() if use_gpu and has_gpu_faiss() else None
 
     def train(self, vectors: Vectors, k: int, num_iterations: int, seed: int) -> Vectors:
         """float32[k, dimension] centroids."""
@@ -220,6 +220,12 @@ class _Faiss:
     def _index(self, dimension: int) -> Any:
         index = self.faiss.IndexFlatL2(dimension)
         return index if self.gpu is None else self.faiss.index_cpu_to_gpu(self.gpu, 0, index)
+
+
+def has_gpu_faiss() -> bool:
+    """Whether the faiss that is installed here was built for GPUs, and sees one."""
+    faiss = _faiss()
+    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
 def _faiss() -> Any:

@@ -28,6 +28,11 @@ from engine.step import CENTROIDS_FILE, EMBED, Outcome, Step
 
 NAME = "cluster"
 VERSION = 2
+CPU_FAISS = (
+    "k-means ran on the CPU, beside a GPU: the faiss that is installed is its CPU build. Install "
+    "'.[gpu]' instead of '.[cpu]', and remove faiss-cpu first."
+)
+"""Said where it took long: of a pool that is clustered in two levels."""
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -88,6 +93,7 @@ def _cluster_shards(step: Step, num_threads: int, use_gpu: bool) -> Outcome:
             "smallest_cluster": int(sizes.min()),
             "largest_cluster": int(sizes.max()),
         },
+        warnings=[CPU_FAISS] if use_gpu and two_level and not kmeans.has_gpu_faiss() else [],
     )
 
 

@@ -106,15 +106,19 @@ def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES)
             "unused_keys_unlisted": census.unused.num_unlisted,
             "rows_without_source": census.num_without_source,
         },
+        notes=_notes(census),
         warnings=[*readers.remarks(files), *_warnings(config, num_rows, census)],
     )
 
 
-def _warnings(config: PoolConfig, num_rows: int, census: Census) -> list[str]:
+def _notes(census: Census) -> list[str]:
     """What the rows hold and the results will not show."""
+    names = census.unused.shown("rows")
+    return [f"keys of the pool that play no part: {names}. See docs/formats.md"] if names else []
+
+
+def _warnings(config: PoolConfig, num_rows: int, census: Census) -> list[str]:
     said: list[str] = []
-    if names := census.unused.shown("rows"):
-        said.append(f"keys of the pool that play no part: {names}. See docs/formats.md")
     if census.num_without_source:
         said.append(
             f"{census.num_without_source:,} of {num_rows:,} rows have no {config.source_field}: "

@@ -32,8 +32,10 @@ def cluster(
     seed: int = 0,
     way: Callable[..., Clustering] = kmeans.kmeans,
     num_threads: int = 1,
+    use_gpu: bool = False,
 ) -> Clustering:
-    return process.submit(way, vectors, k, num_iterations, seed, num_threads).result(timeout=60)
+    arguments = (vectors, k, num_iterations, seed, num_threads, use_gpu)
+    return process.submit(way, *arguments).result(timeout=60)
 
 
 def blobs(rows_per_blob: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -41,6 +43,18 @@ def blobs(rows_per_blob: int = 40) -> tuple[np.ndarray, np.ndarray]:
     label = rng.permutation(np.repeat(np.arange(4), rows_per_blob))
     noise = rng.normal(scale=0.3, size=(len(label), 3))
     return (CENTRES[label] + noise).astype(np.float32), label
+
+
+@WAYS
+def test_without_a_gpu_build_of_faiss_the_cpu_does_it(
+    process: ProcessPoolExecutor, way: Callable[..., Clustering]
+) -> None:
+    if process.submit(kmeans.has_gpu_faiss).result(timeout=60):
+        pytest.skip("this faiss has a GPU")
+    vectors, _ = blobs()
+    asked, plain = (cluster(process, vectors, 4, way=way, use_gpu=gpu) for gpu in (True, False))
+    assert np.array_equal(asked.cluster, plain.cluster)
+    assert np.array_equal(asked.centroids, plain.centroids)
 
 
 def test_separated_blobs_are_found(process: ProcessPoolExecutor) -> None:

@@ -183,6 +183,7 @@ def test_rows_that_lost_a_gpu_are_not_tried_on_the_next_one(
 ) -> None:
     rows, model = made_rows(20), bundled_proxy().folder
     step = commit_tokens(tmp_path, rows, 20)
+    step.run.make(step.folder)
     told = pickle.dumps((step, model))
     root = Path(__file__).parents[2]
     lost = subprocess.run([sys.executable, "-c", LOSE_THE_GPU], input=told, cwd=root, check=False)

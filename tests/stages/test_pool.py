@@ -184,13 +184,13 @@ def test_keys_that_play_no_part_are_listed_with_their_rows(tmp_path: Path) -> No
     _, outcome = ingest(tmp_path, [write(tmp_path / "p.jsonl", [*made, '{"id": 4}'])])
     assert outcome.details["unused_keys"] == {"id": 3, "messages[].name": 1}
     assert outcome.details["unused_keys_unlisted"] == 1
-    assert outcome.warnings == [
+    assert outcome.notes == [
         "keys of the pool that play no part: id (3 rows), messages[].name (1), "
         "names not shown (1). See docs/formats.md"
     ]
     assert (outcome.rows_in, outcome.rows_out) == (4, 3)
     _, outcome = ingest(tmp_path, [write(tmp_path / "p.jsonl", [row(1), row(2, id=None)])])
-    assert (outcome.details["unused_keys"], outcome.warnings) == ({}, [])
+    assert (outcome.details["unused_keys"], outcome.notes) == ({}, [])
 
 
 def test_masks_and_thoughts_reach_the_columns(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_nulls_of_parquet_are_nothing(tmp_path: Path) -> None:
     ]
     pq.write_table(pa.Table.from_pylist(made), tmp_path / "p.parquet")
     step, outcome = ingest(tmp_path, [tmp_path / "p.parquet"])
-    assert (outcome.flags, outcome.warnings) == ({"ok": 2}, [])
+    assert (outcome.flags, outcome.notes) == ({"ok": 2}, [])
     assert [len(r["turns"]) for r in rows_of(step)] == [2, 2]
 
 
@@ -245,7 +245,7 @@ def test_a_source_inside_an_object(tmp_path: Path) -> None:
     assert [r["source"] for r in rows_of(step)] == ["wiki", "7", "dotted", "p", "p"]
     assert outcome.details["rows_without_source"] == 2
     assert outcome.details["unused_keys"] == {"meta": 2, "meta.lang": 1}
-    assert outcome.warnings[1] == (
+    assert outcome.warnings[0] == (
         "2 of 5 rows have no meta.source: their source is the name of their file"
     )
     pq.write_table(pa.Table.from_pylist([row(1, meta={"source": "x"})]), tmp_path / "p.parquet")

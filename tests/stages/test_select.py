@@ -63,7 +63,7 @@ def test_a_token_budget_holds(step: Step) -> None:
 
 
 def test_unknown_metric_and_too_many_rows(step: Step) -> None:
-    with pytest.raises(ConfigError, match=r"no score column. Use one of: .*lp_app_1"):
+    with pytest.raises(ConfigError, match=r"no score column\nUse one of: .*lp_app_1"):
         select.choose(step, SelectConfig(rows=1, metric="flag"))
     with pytest.raises(ConfigError, match="only 8 rows"):
         select.choose(step, SelectConfig(rows=9))
