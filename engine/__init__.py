@@ -43,4 +43,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """What a user imports, and none of the modules that happen to be loaded."""
+    return [*__all__, "__version__"]

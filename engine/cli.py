@@ -121,6 +121,7 @@ def _add_plan(commands: Any) -> None:
         metavar="DIR",
         help="where the run would be; what is finished there is left out",
     )
+    _add_json(command)
     command.set_defaults(act=plan)
 
 
@@ -176,6 +177,10 @@ def _add_what(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
 def _add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--config", metavar="FILE", help="YAML file of settings, such as jobs/alpaca.yaml"
@@ -205,6 +210,7 @@ def _add_status(commands: Any) -> None:
         "them is not what was recorded",
     )
     _add_proxy(command)
+    _add_json(command)
     command.set_defaults(act=status)
 
 
@@ -311,10 +317,14 @@ def _add_proxy(command: argparse.ArgumentParser) -> None:
 def plan(options: argparse.Namespace) -> None:
     """``poolscore plan``"""
     config = _config(options)
+    from engine.as_json import plan_json
     from engine.estimate import estimate
     from engine.plan_table import table
 
     found = estimate(config, options.run_dir, options.until)
+    if options.json:
+        print(plan_json(found))
+        return
     print(table(found))
     where = [] if options.run_dir else ["--run-dir", "runs/mine"]
     print(f"To run it: poolscore {shlex.join(['run', *options.words[1:], *where])}")
@@ -352,14 +362,16 @@ def _config(options: argparse.Namespace) -> Config:
 
 def status(options: argparse.Namespace) -> None:
     """``poolscore status``"""
+    from engine.as_json import status_json
     from engine.results import open_run
     from engine.summary import status_table
 
-    found = open_run(options.run_dir, options.proxy).status(options.verify)
-    print(status_table(found))
-    if options.verify:
-        if not found.is_as_recorded:
-            raise RunDirError("the run, or what it was made from, is not as it was recorded")
+    opened = open_run(options.run_dir, options.proxy)
+    found = opened.status(options.verify)
+    print(status_json(opened, found) if options.json else status_table(found))
+    if options.verify and not found.is_as_recorded:
+        raise RunDirError("the run, or what it was made from, is not as it was recorded")
+    if options.verify and not options.json:
         num = sum(len(stage.record.files) for stage in found.stages if stage.record)
         print(f"\nverified: {num:,} files of the run, its pool and its models are as recorded")
 

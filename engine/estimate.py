@@ -48,6 +48,11 @@ class Estimate:
         """Of the whole run."""
         return self.start_seconds + sum(stage.seconds for stage in self.stages)
 
+    def cost(self, seconds: float) -> float | None:
+        """Of so much time on all nodes; None where no price is set."""
+        price = self.config.resources.price_per_node_hour
+        return None if price is None else seconds / 3600 * self.nodes.num_nodes * price
+
 
 # ── measuring ────────────────────────────────────────────────────────────────────────────────────
 

@@ -57,10 +57,9 @@ def _line(stage: StageEstimate, cost: str) -> str:
 
 
 def _cost(found: Estimate, seconds: float) -> str:
-    price = found.config.resources.price_per_node_hour
-    if price is None:
+    cost = found.cost(seconds)
+    if cost is None:
         return ""
-    cost = seconds / 3600 * found.nodes.num_nodes * price
     return f" {cost:>8,.2f}" if cost < 10**4 else f" {cost:>8,.0f}"
 
 

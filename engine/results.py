@@ -104,6 +104,15 @@ class Run:
             ) from None
         self.steps = plan(self.config, self.dir, as_recorded=True)
 
+    def __repr__(self) -> str:
+        records = self.records()
+        pool = records.get(POOL)
+        rows = f"{pool.rows_out:,} rows" if pool else "no rows yet"
+        return (
+            f"Run({str(self.dir.path)!r}, proxy={self.config.proxy_name!r}: {rows}, "
+            f"{len(records)} of {len(self.steps)} stages done)"
+        )
+
     def step(self, stage: str, epoch: int = 0) -> Step:
         """One step of the run, by stage name and epoch."""
         for step in self.steps:
@@ -125,9 +134,17 @@ class Run:
         step = self._finished("pool")
         return step.read(step.folder, REJECTED_FILE).replace_schema_metadata(None)
 
-    def scores(self) -> pa.Table:
-        """One row per pool row (`schema.scores`)."""
-        return self._shards("score")
+    def scores(self, texts: bool = False) -> pa.Table:
+        """One row per pool row (`schema.scores`).
+
+        Args:
+            texts: with each row's conversation beside its scores, as `turns` (`schema.TURN`).
+        """
+        scores = self._shards("score")
+        if not texts:
+            return scores
+        turns = self._shards("pool", ["turns"])["turns"]
+        return scores.append_column("turns", turns)
 
     def selection(self) -> pa.Table:
         """The selected rows: score columns and `raw` (`schema.selection`)."""
@@ -236,9 +253,9 @@ class Run:
             )
         return step
 
-    def _shards(self, stage: str) -> pa.Table:
+    def _shards(self, stage: str, columns: list[str] | None = None) -> pa.Table:
         step = self._finished(stage)
-        return rundir.concat([step.read(step.folder, shard) for shard in step.shards()])
+        return rundir.concat([step.read(step.folder, shard, columns) for shard in step.shards()])
 
 
 def _beginning(text: str) -> str:
