@@ -50,7 +50,7 @@ def test_the_demo_the_python_example_and_what_follows(
         if command.startswith("poolscore ") and not any(part in command for part in NOT_HERE):
             assert cli.main(shlex.split(command)[1:]) == 0
             ran += 1
-    assert ran == 3
+    assert ran == 4
     assert len((tmp_path / "runs/hard.jsonl").read_text().splitlines()) == 61  # 5% of 1,213
 
 
