@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from engine import staging
 
 FOLDER = ".checkpoints"
 """In the folder of an epoch, below it one folder for each fingerprint."""
@@ -62,13 +63,8 @@ class Checkpoints:
 
     def publish(self, temporary: Path) -> None:
         """Give a finished one its name, then remove those before it."""
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
         final = temporary.with_name(temporary.name.removeprefix("."))
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        staging.publish_folder(temporary, final, replace=True)
         for path in self.folder.iterdir():
             if path != final:
                 shutil.rmtree(path, ignore_errors=True)

@@ -10,15 +10,15 @@ in a process of its own. What is saved is loaded again and its loss compared.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
-import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from engine import hub, model_files, model_reads, own_process, user_cache
+from engine import hub, model_files, model_reads, own_process, staging
 from engine.errors import ModelError
 
 PICKLE, PICKLES = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -54,32 +54,42 @@ def convert(what: str, revision: str | None = None, to: str | None = None) -> Pa
         named = named.parent
     if named.is_dir():
         source = named.resolve()
-        target = Path(to) if to else source.with_name(f"{source.name}-safetensors")
+        target = _target(to, source.with_name(f"{source.name}-safetensors"))
         _refuse_what_leads_out(source)
     elif what.endswith(".bin") or named.is_absolute() or what.startswith((".", "~")):
         raise ModelError(f"{what}: there is no such file or folder.")
     else:
         commit = revision if hub.is_commit(revision) else hub.commit_of("model", what, revision)
-        target = Path(to) if to else Path("models") / f"{what.split('/')[-1]}-safetensors"
-        _refuse_existing(target)  # before anything is fetched
+        target = _target(to, Path("models") / f"{what.split('/')[-1]}-safetensors")
         source = hub.download("model", what, commit, hub.PICKLED)
-    _refuse_existing(target)
     _refuse_incomplete(source)
-    target = target.expanduser().absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    temporary.mkdir()
     try:
-        own_process.run("engine.conversion", source, temporary, what=f"converting {source}")
-        user_cache.publish(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with staging.staged_folder(target, replace=False) as temporary:
+            own_process.run("engine.conversion", source, temporary, what=f"converting {source}")
+    except FileExistsError:
+        raise _is_there(target) from None
+    except OSError as error:
+        raise ModelError(
+            f"{target} cannot be written: {error.strerror or error}. Name another folder with --to."
+        ) from None
     return target
 
 
-def _refuse_existing(target: Path) -> None:
-    if target.exists():
-        raise ModelError(f"{target} is there already. Name another folder with --to, or remove it.")
+def _target(to: str | None, default: Path) -> Path:
+    """Where the folder is to be made: before anything is fetched, and where nothing is.
+
+    Raises:
+        ModelError: something is there.
+    """
+    target = (Path(to) if to else default).expanduser().absolute()
+    if os.path.lexists(target):
+        raise _is_there(target)
+    return target
+
+
+def _is_there(target: Path) -> ModelError:
+    return ModelError(f"{target} is there already. Name another folder with --to, or remove it.")
 
 
 def _refuse_what_leads_out(source: Path) -> None:

@@ -1,4 +1,4 @@
-"""One way to put a file where it belongs: a temporary file beside it, fsync, rename.
+"""One way to put a file or a folder where it belongs: a temporary one beside it, fsync, rename.
 
 The temporary file has a name that nobody can foresee and is made anew, so nothing is ever written
 through a link that lies in wait; a link in the place of the target is replaced, not followed.
@@ -6,8 +6,10 @@ through a link that lies in wait; a link in the place of the target is replaced,
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from pathlib import Path
 KEPT_LETTERS = 40
 """Of the target's name in the temporary one, which a file system may want within 255 bytes."""
 _OWN = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+_RANDOM_LETTERS = len(".tmp") + 32
 _FOLDERS = re.compile(r"[1-9]-[a-z]+|epoch-\d+|proxies")
 """Names of the folders that a run makes, the proxies' own aside."""
 
@@ -27,7 +30,7 @@ def staged(target: Path) -> Generator[Path]:
     Raises:
         OSError: the folder is missing or may not be written to.
     """
-    temporary = target.with_name(f".{target.name[:KEPT_LETTERS]}.{uuid.uuid4().hex}.tmp")
+    temporary = _beside(target)
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         yield temporary
@@ -39,9 +42,68 @@ def staged(target: Path) -> Generator[Path]:
 
 def publish(source: Path, target: Path) -> None:
     """Give a finished file its name, once what it holds is on the disk."""
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
+    _sync(source)
     source.replace(target)
+
+
+@contextmanager
+def staged_folder(target: Path, replace: bool) -> Generator[Path]:
+    """An empty temporary folder beside `target`: renamed to it on success, removed on failure.
+
+    Args:
+        target: where it belongs; the folder above is there.
+        replace: whether a folder that is there already is ours to remove.
+
+    Raises:
+        FileExistsError: something is there that is not to be removed, or has come meanwhile.
+        OSError: the folder above may not be written to.
+    """
+    temporary = _beside(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        publish_folder(temporary, target, replace)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def publish_folder(source: Path, target: Path, replace: bool) -> None:
+    """Give a finished folder its name, once what it holds is on the disk.
+
+    Raises:
+        FileExistsError: something is there that is not to be removed.
+    """
+    for path in source.rglob("*"):
+        if path.is_file():
+            _sync(path)
+    if os.path.lexists(target):
+        if not replace:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        shutil.rmtree(target)
+    try:
+        source.rename(target)
+    except OSError as error:  # it came this very moment; a folder that holds something stays
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR) and target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        raise
+
+
+def sweep_beside(target: Path) -> None:
+    """Remove what killed processes left of `target`; only who holds its lock may."""
+    beginning = _beside(target).name[:-_RANDOM_LETTERS]
+    for path in target.parent.iterdir():
+        if path.name.startswith(beginning) and _OWN.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name[:KEPT_LETTERS]}.{uuid.uuid4().hex}.tmp")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sweep(root: Path) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from engine import heartbeat
+from engine import heartbeat, staging
 from engine.errors import ModelError
 from engine.rundir import RunDir
 
@@ -104,30 +103,11 @@ def _make(target: Path, num_bytes: int, make: Callable[[Path], None]) -> None:
             f"{free / 2**20:,.0f} MB are free there.\n"
             f"Free some space, or name another folder in {VARIABLE}."
         )
-    for left in target.parent.glob(
-        f".{target.name}.*.tmp"
-    ):  # of killed processes; we hold the lock
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    temporary.mkdir()
-    try:
+    staging.sweep_beside(target)
+    with staging.staged_folder(target, replace=True) as temporary:
         with heartbeat.while_busy():
             make(temporary)
         RunDir(temporary).commit(_RECEIPT, _state(temporary))
-        publish(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def publish(temporary: Path, target: Path) -> None:
-    """Give a finished folder its name, in place of what is there, once it is on the disk."""
-    for path in temporary.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.rename(target)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -129,6 +129,46 @@ def test_the_command_says_what_to_do_next(
     assert "is there already" in capsys.readouterr().err
 
 
+def test_what_is_there_is_never_removed(
+    here: None, tiny_opt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named from the home folder, by a link, or made by somebody while this converts."""
+    source = checkpoint(tiny_opt, tmp_path / "opt")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    precious = tmp_path / "home" / "precious" / "letter.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("dear")
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    monkeypatch.chdir(tmp_path / "home")
+    for to in ("~/precious", "precious", "../home/precious", str(tmp_path / "dangling")):
+        with pytest.raises(ModelError, match=r"/(precious|dangling) is there already"):
+            convert(str(source), None, to)
+    run = conversion.own_process.run
+
+    def slow(module: str, source: Path, folder: Path, what: str) -> str:
+        told = run(module, source, folder, what=what)
+        late.mkdir()
+        (late / "letter.txt").write_text("dear")
+        return told
+
+    late = tmp_path / "home" / "late"
+    monkeypatch.setattr(conversion.own_process, "run", slow)
+    with pytest.raises(ModelError, match=f"{late} is there already"):
+        convert(str(source), None, "~/late")
+    assert precious.read_text() == (late / "letter.txt").read_text() == "dear"
+    assert (tmp_path / "dangling").is_symlink()
+    assert {path.name for path in (tmp_path / "home").iterdir()} == {"precious", "late"}
+
+
+def test_a_folder_made_in_the_home_folder(
+    here: None, tiny_opt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    made = convert(str(checkpoint(tiny_opt, tmp_path / "opt")), None, "~/models/opt")
+    assert made == tmp_path / "home" / "models" / "opt"
+    assert (made / "model.safetensors").is_file()
+
+
 def own_code(source: Path) -> None:
     told = json.loads((source / "config.json").read_text())
     told["auto_map"] = {"AutoModelForCausalLM": "modeling.Model"}
