@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+REASON_CHARACTERS = 300
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'percent'?`` for a word that is close to a known one, else nothing."""
     names = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), names, n=1, cutoff=0.5)
     return f"; did you mean {names[close[0]]!r}?" if close else ""
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs what an extra brings (`cpu`, `gguf` …)."""
+    return f"In poolscore's source folder: pip install -c constraints.txt '.[{extra}]'"
+
+
+def in_short(error: object) -> str:
+    """What a library says, on one line: its advice may fill pages."""
+    return " ".join(str(error).split())[:REASON_CHARACTERS]
 
 
 class PoolscoreError(Exception):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import gguf_header, own_process, user_cache
-from engine.errors import ModelError
+from engine.errors import ModelError, how_to_install
 from engine.gguf_header import Header
 
 VERSION = 1
@@ -38,8 +38,8 @@ def check(path: Path) -> Header:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ModelError(
-            f"{path} is a GGUF file, and {' and '.join(missing)} must be installed to read it:\n"
-            f"pip install {' '.join(missing)} (the extra `gguf` of poolscore brings them)"
+            f"{path} is a GGUF file, and {' and '.join(missing)} must be installed to read it.\n"
+            + how_to_install("gguf")
         )
     return header
 

@@ -75,6 +75,23 @@ def commit_of(setting: str, name: str, revision: str | None) -> str:
     return found
 
 
+def why_not_fetched(name: str, revision: str | None) -> str:
+    """Why nothing of a model can be fetched now; empty where the hub answers.
+
+    Where it does not, its library is content with whatever of the model it has.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        HfApi().model_info(name, revision=revision, timeout=TIMEOUT_SECONDS)
+    except OfflineModeIsEnabled:
+        return "HF_HUB_OFFLINE is set"
+    except Exception as error:  # noqa: BLE001  of whichever HTTP library it comes with
+        return f"the hub does not answer ({type(error).__name__})"
+    return ""
+
+
 def _not_pinned(setting: str, name: str, why: str) -> ModelError:
     return ModelError(
         f"{setting} = {name!r} is no folder and no file here, so it is taken for a hub model,\n"

@@ -15,13 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from engine.errors import ModelError
+from engine.errors import ModelError, in_short
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 INDEXES = "*.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
-"""What torch's distributed checkpoints are called: loaded before all others where there are any."""
+"""What torch's distributed checkpoints are called. Where there is one, transformers hands the
+folder to torch, which reads every safetensors file in it."""
+_NEVER_ENTERED = {".git", ".cache"}
+"""Folders of the programs that fetch models."""
 _MODULE_OPTIONS = tuple(
     f"{of}_{kind}"
     for of in ("model", "tokenizer", "processor", "config")
@@ -58,9 +61,9 @@ def strays(folder: Path) -> list[str]:
 
 def files(folder: Path) -> dict[str, Path]:
     """Every file that a loader could read, by its name relative to the folder."""
-    found = {path for path in _walk(folder, hidden=False) if _may_be_read(path)}
-    for place in (*_module_folders(folder), *weights(folder)):  # whatever they are called
-        found.update(path for path in _walk(place, hidden=True) if _may_be_read(path))
+    found = set(weights(folder))  # whatever they are called
+    for place in (folder, *_module_folders(folder)):
+        found.update(path for path in _walk(place, hidden=False) if _may_be_read(path))
     return {path.relative_to(folder).as_posix(): path for path in sorted(found)}
 
 
@@ -69,7 +72,8 @@ def weights(folder: Path) -> list[Path]:
     found = set(_root_weights(folder))
     for module in _module_folders(folder):
         if module != folder:
-            found.update(path for path in _walk(module, hidden=True) if _is_weights(path))
+            found.update(_root_weights(module))
+            found.update(path for path in _walk(module, hidden=False) if _is_weights(path))
     return sorted(found)
 
 
@@ -85,18 +89,17 @@ def num_parameters(path: Path) -> int:
         with safe_open(path, framework="numpy") as file:
             return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
     except SafetensorError as error:
-        reason = " ".join(str(error).split())
         raise ModelError(
-            f"{path} is no safetensors file that can be loaded: {reason[:300]}"
+            f"{path} is no safetensors file that can be loaded: {in_short(error)}"
         ) from None
 
 
 def _root_weights(folder: Path) -> list[Path]:
     """As `from_pretrained` chooses among the files of a folder."""
     named = _mapping(folder / "config.json").get("transformers_weights")
-    distributed = [path for path in _listed(folder) if _DISTRIBUTED.fullmatch(path.name)]
-    if distributed:
-        chosen = distributed
+    listed = _listed(folder)
+    if any(_DISTRIBUTED.fullmatch(path.name) for path in listed):
+        chosen = [path for path in listed if _is_weights(path)]
     elif isinstance(named, str):
         chosen = [folder / named]
     elif (folder / WEIGHTS).is_file():
@@ -135,9 +138,15 @@ def _module_folders(folder: Path) -> list[Path]:
 
 def _links_out(folder: Path) -> Iterator[str]:
     homes = [folder.resolve(), *_blobs(folder.resolve())]
-    for path in _walk(folder, hidden=True, with_folders=True):
-        if not path.is_symlink():
-            continue
+    links = {
+        path
+        for place in (folder, *_module_folders(folder))
+        for path in _walk(place, hidden=True, with_folders=True)
+        if path.is_symlink()
+    }
+    # What is named may lie behind a link in a folder that is not entered.
+    named = (path for path in weights(folder) if not _leads_out(os.path.relpath(path, folder)))
+    for path in sorted(links.union(_module_folders(folder), named)):
         target = path.resolve()
         if not any(target.is_relative_to(home) for home in homes):
             yield f"{path.relative_to(folder)}: a link to {target}"
@@ -152,9 +161,9 @@ def _blobs(folder: Path) -> list[Path]:
 
 
 def _names_out(folder: Path) -> Iterator[str]:
-    for path in _walk(folder, hidden=True):
-        if path.suffix != ".json":
-            continue
+    places = (folder, *_module_folders(folder))
+    paths = {path for place in places for path in _walk(place, hidden=True)}
+    for path in sorted(path for path in paths if path.suffix == ".json"):
         for name, why in _names_in(path):
             yield f"{path.relative_to(folder)}: {why} {name!r}"
 
@@ -223,12 +232,19 @@ def _leads_out(name: str) -> bool:
 
 
 def _walk(place: Path, hidden: bool, with_folders: bool = False) -> Iterator[Path]:
-    """Every file at or below a place, in order; linked folders are not entered, nor read twice."""
+    """Every file at or below a place, in order; linked folders are not entered, nor read twice.
+
+    Nor are those of programs that fetch models, unless one is the place.
+    """
     if place.is_file():
         yield place
         return
     for folder, folders, names in os.walk(place):
-        folders[:] = sorted(name for name in folders if hidden or not name.startswith("."))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name not in _NEVER_ENTERED and (hidden or not name.startswith("."))
+        )
         inner = (*folders, *names) if with_folders else names
         for name in sorted(inner):
             path = Path(folder) / name

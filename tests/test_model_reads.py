@@ -92,6 +92,23 @@ def test_shards_in_a_hidden_folder_are_hashed_too(folder: Path) -> None:
     assert source_of(folder).local_bytes("float32") == 4 * NUM_WEIGHTS
 
 
+def test_beside_a_distributed_shard_every_file_is_loaded(folder: Path) -> None:
+    """As torch's reader lists them: whatever ends like safetensors, hidden or not."""
+    from torch.distributed.checkpoint import HuggingFaceStorageReader
+
+    name = "shard-00001-model-00001-of-00001.safetensors"
+    (folder / "model.safetensors").rename(folder / name)
+    shutil.copy(folder / name, folder / ".more.safetensors")
+    shutil.copy(folder / name, folder / "other.safetensors")
+    add_to(folder / "config.json", transformers_weights="other.safetensors")
+    all_three = [".more.safetensors", "other.safetensors", name]
+    read = HuggingFaceStorageReader(str(folder)).read_metadata().storage_data or {}
+    assert {Path(info.relative_path).name for info in read.values()} <= set(all_three)
+    assert [path.name for path in model_reads.weights(folder)] == all_three
+    assert set(all_three) < set(digests(folder))
+    assert source_of(folder).local_bytes("float32") == 3 * 4 * NUM_WEIGHTS
+
+
 def test_an_index_beside_whole_weights_is_not_what_is_loaded(folder: Path) -> None:
     index = {"metadata": {}, "weight_map": {"a": "gone.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -199,6 +216,34 @@ def test_modules_in_folders_of_any_name(embedder: Path, tmp_path: Path) -> None:
     assert [n for n in before if before[n] != after[n]] == ["last layer/model.safetensors"]
 
 
+def test_the_history_of_a_cloned_embedder_is_not_part_of_it(embedder: Path, tmp_path: Path) -> None:
+    """Its first module lies at the root, where a clone has its history beside it."""
+    assert json.loads((embedder / "modules.json").read_text())[0]["path"] == ""
+    source, run = ModelSource("embed.model", str(embedder)), RunDir(tmp_path / "run")
+    before, num_bytes = source.identity(run)["files"], source.local_bytes("float32")
+    for name in (".git/index", ".git/config.json", "last layer/.git/HEAD", ".cache/x.safetensors"):
+        (embedder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(embedder / "model.safetensors", embedder / name)
+    (embedder / ".git" / "config.json").write_text(json.dumps({"transformers_weights": "/x"}))
+    (embedder / ".git" / "alternate").symlink_to(tmp_path / "elsewhere")
+    (embedder / ".hidden").mkdir()
+    (embedder / ".hidden" / "settings.json").write_text("{}")
+    assert source.identity(run)["files"] == before
+    assert source.local_bytes("float32") == num_bytes
+
+
+def test_a_hidden_module_that_is_named_is_hashed(embedder: Path, tmp_path: Path) -> None:
+    modules = json.loads((embedder / "modules.json").read_text())
+    modules[2]["path"] = ".cache"
+    (embedder / "modules.json").write_text(json.dumps(modules))
+    (embedder / "last layer").rename(embedder / ".cache")
+    source = ModelSource("embed.model", str(embedder))
+    files = source.identity(RunDir(tmp_path / "run"))["files"]
+    assert {".cache/model.safetensors", ".cache/config.json"} < set(files)
+    root = sum(v.numel() for v in load_file(embedder / "model.safetensors").values())
+    assert source.local_bytes("float32") == 4 * (root + 16 * 4 + 4)
+
+
 # ── what leads out ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -262,9 +307,16 @@ def linked_folder(folder: Path) -> None:
     (folder / "additional_chat_templates").symlink_to(folder.parent / "templates")
 
 
+def linked_shard_in_a_cache(folder: Path) -> None:
+    shard_into(folder, ".cache/a.safetensors")
+    (folder / ".cache" / "a.safetensors").rename(folder.parent / "a.safetensors")
+    (folder / ".cache" / "a.safetensors").symlink_to(folder.parent / "a.safetensors")
+
+
 @pytest.mark.parametrize(
     ("lead", "told"),
     [
+        (linked_shard_in_a_cache, ".cache/a.safetensors: a link to"),
         (index_above, "'../elsewhere.safetensors'"),
         (index_absolute, "a.safetensors'"),
         (index_to_a_pickle, "'weights.bin'"),

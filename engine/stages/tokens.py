@@ -20,7 +20,7 @@ from engine.actor import Made, Skip
 from engine.columns import equals, from_lists, replaced
 from engine.config import Config
 from engine.encoding import Encoded
-from engine.errors import ConfigError
+from engine.errors import ConfigError, in_short
 from engine.formats import Turn
 from engine.mapping import map_shards
 from engine.models import ModelSource
@@ -68,7 +68,7 @@ def check(config: Config) -> list[str]:
     except (TemplateError, ValueError) as error:
         raise ConfigError(
             f"proxy.template = 'chat', but the chat template of {source.name!r} cannot be used: "
-            f"{plain(str(error))[: models.REASON_CHARACTERS]}\nUse proxy.template=alpaca."
+            f"{plain(in_short(error))}\nUse proxy.template=alpaca."
         ) from None
     return try_template(template, config)
 
