@@ -3,7 +3,7 @@
 A GGUF is plain data, made for another program, which computes on the packed weights. Training needs
 them as floats: transformers unpacks them, in a process of its own, into float32 safetensors beside
 the tokenizer and the chat template that the file brings. The folder lies in the user's cache under
-the file's digest.
+the file's digest and the versions of what made it.
 
 ``python -m engine.gguf_files FILE FOLDER`` is that process.
 """
@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import platform
 import sys
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +48,39 @@ def check(path: Path) -> Header:
 
 
 def identity(digest: str) -> dict[str, Any]:
-    """What a GGUF proxy is, for fingerprints."""
-    return {"gguf": digest, "dequantised_by_version": VERSION}
+    """What a GGUF proxy is, for fingerprints: the file, and what makes a model of it.
+
+    The packages are named by version, since another one may make other weights or tokens.
+    """
+    makers = {name: metadata.version(name) for name in ("gguf", "transformers")}
+    return {"gguf": digest, "dequantised_by": {"version": VERSION, **makers}}
 
 
-def unpacked(path: Path) -> Path:
+def folder_name(identity: Mapping[str, Any]) -> str:
+    """Where in the user's cache the model of that identity lies."""
+    makers = "-".join(str(version) for version in identity["dequantised_by"].values())
+    return f"gguf/{identity['gguf'][:32]}-{makers}"
+
+
+def unpacked(path: Path, meant: str | None = None) -> Path:
     """The model folder that a GGUF makes, in the user's cache.
 
+    Args:
+        path: of the file on this node.
+        meant: `folder_name` of the run's own model, where that is known.
+
     Raises:
-        ModelError: the file is no model that can be loaded, or the cache cannot hold it.
+        ModelError: the file is no model that can be loaded, the run is of another file, or the
+            cache cannot hold it.
     """
     header = check(path)
-    name = f"gguf/{user_cache.digest(path)[:32]}-{VERSION}"
+    name = folder_name(identity(user_cache.digest(path)))
+    if meant is not None and name != meant:
+        raise ModelError(
+            f"{path} is another file on {platform.node()} than the one this run scores, or other "
+            f"versions of\ngguf and transformers unpack it there: {name}, not {meant}.\n"
+            "Give all nodes the same file and the same packages."
+        )
 
     def make(folder: Path) -> None:
         own_process.run("engine.gguf_files", path, folder, what=f"unpacking {path}")

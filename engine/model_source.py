@@ -6,12 +6,12 @@ Only safetensors are loaded (GGUF files are unpacked into them first), and never
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine import gguf_files, gguf_header, hub, model_files, model_reads, smollm2
+from engine import gguf_files, gguf_header, hub, model_files, model_reads, smollm2, user_cache
 from engine.assets import bundled_proxy
 from engine.config import BUNDLED, SMOLLM2
 from engine.errors import ModelError, how_to_install
@@ -30,6 +30,14 @@ class ModelSource:
     """The setting that named it (``proxy.model``), for error messages."""
     name: str
     revision: str | None = None
+    unpacked_as: str | None = None
+    """Of a GGUF file, as workers get it: the folder that it makes (`gguf_files.folder_name`)."""
+
+    def meaning(self, identity: Mapping[str, Any]) -> ModelSource:
+        """The same for workers: a GGUF file that is another one on their node is refused there."""
+        return replace(
+            self, unpacked_as=gguf_files.folder_name(identity) if "gguf" in identity else None
+        )
 
     def folder(self) -> Path:
         """The model's files on this node, fetched from the hub or unpacked if need be.
@@ -51,6 +59,15 @@ class ModelSource:
             hub.check_pinned(self.setting, self.name, self.revision)
             return {"hub": self.name, "revision": self.revision}
         return {"files": run.hash_files(model_reads.files(self._checked(folder)))}
+
+    def refuse_altered(self, run: RunDir) -> None:
+        """Hash what was unpacked of a GGUF file, which its identity does not cover.
+
+        Raises:
+            ModelError: it is not as it was made.
+        """
+        if self._gguf() is not None:
+            user_cache.refuse_altered(gguf_files.folder_name(self.identity(run)), run)
 
     def local_bytes(self, dtype: str) -> int:
         """Size of the weights in that precision; 0 for a hub model, whose size is not known."""
@@ -182,7 +199,7 @@ class ModelSource:
 
     def _unpacked(self) -> Path | None:
         gguf = self._gguf()
-        return None if gguf is None else gguf_files.unpacked(gguf)
+        return None if gguf is None else gguf_files.unpacked(gguf, self.unpacked_as)
 
     def _local_folder(self) -> Path | None:
         if self.name == BUNDLED:

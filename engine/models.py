@@ -23,12 +23,19 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from engine.step import Step
+
 PROBE_TOKENS = 64
 
 
 def proxy_source(config: Config) -> ModelSource:
     """The configured proxy."""
     return ModelSource("proxy.model", config.proxy.model, config.proxy.revision)
+
+
+def proxy_of(step: Step) -> ModelSource:
+    """The proxy that a step's settings were made from, for its workers."""
+    return proxy_source(step.config).meaning(step.settings.get("model", {}))
 
 
 def embedder_source(config: Config) -> ModelSource:

@@ -260,7 +260,7 @@ def measure_training(
     from engine.training_plan import plan_of
     from engine.zero import import_deepspeed
 
-    plan = plan_of(config, nodes.device, nodes.cpus_per_train_worker)
+    plan = plan_of(config, models.proxy_source(config), nodes.device, nodes.cpus_per_train_worker)
     import_deepspeed(plan.device)  # for its seconds and its memory: the worker has both
     models.use_threads(plan.num_threads)
     model, _ = load_without_dropout(plan)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
-from engine import checkpoints, heartbeat, lock, rundir
+from engine import checkpoints, heartbeat, lock, models, rundir
 from engine.config import Config, SelectConfig
 from engine.errors import ConfigError, PoolscoreError, RunDirError
 from engine.pipeline import local_path, plan
@@ -186,7 +186,10 @@ class Run:
         """
         problem = None
         try:
-            steps = plan(self.config, RunDir(self.dir.path, {}) if verify else self.dir)
+            run = RunDir(self.dir.path, {}) if verify else self.dir
+            steps = plan(self.config, run)
+            if verify:
+                models.proxy_source(self.config).refuse_altered(run)
         except PoolscoreError as error:  # the pool or a model is gone: take the records' word
             steps, problem = self.steps, str(error)
         return Status([self._status(step, verify) for step in steps], problem, self.holder())

@@ -32,7 +32,7 @@ def train(step: Step, device: str, num_threads: int) -> None:
 
 def _train(step: Step, device: str, num_threads: int) -> None:
     config = step.config
-    plan = plan_of(config, device, num_threads)
+    plan = plan_of(config, models.proxy_of(step), device, num_threads)
     with heartbeat.while_busy():
         trainer = Trainer(plan, load_rows(step))
         first = _resume(trainer, step)
@@ -58,7 +58,7 @@ def _train(step: Step, device: str, num_threads: int) -> None:
         if step.epoch < config.finetune.num_epochs:
             save_state(trainer.engine, trainer.plan, folder / STATE_FOLDER)
     if steps is not None:  # rank 0
-        models.load_tokenizer(models.proxy_source(config)).save_pretrained(saved)
+        models.load_tokenizer(models.proxy_of(step)).save_pretrained(saved)
         _commit(step, saved, steps, trainer)
         live.tell(news, len(trainer.rows.ids), steps["loss"][-1].as_py(), seconds)
 

@@ -11,9 +11,9 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from engine import models
 from engine.config import Config, FinetuneConfig
 from engine.maths.memory import Model, choose_zero_stage, needs_checkpointing
+from engine.model_source import ModelSource
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TrainingPlan:
     num_threads: int
 
 
-def plan_of(config: Config, device: str, num_threads: int) -> TrainingPlan:
+def plan_of(config: Config, proxy: ModelSource, device: str, num_threads: int) -> TrainingPlan:
     """What one training worker needs to know of resolved settings."""
     assert config.finetune.learning_rate is not None, "resolved before a run"
     assert config.finetune.schedule_epochs is not None, "resolved before a run"
@@ -42,7 +42,7 @@ def plan_of(config: Config, device: str, num_threads: int) -> TrainingPlan:
         config=config.finetune,
         learning_rate=config.finetune.learning_rate,
         schedule_epochs=config.finetune.schedule_epochs,
-        weights=models.proxy_source(config).folder(),
+        weights=proxy.folder(),
         dtype=config.proxy.dtype,
         device=device,
         zero_stage=config.resources.zero_stage,

@@ -7,6 +7,7 @@ storage, named by the variable on every node, saves that.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -14,13 +15,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from engine import heartbeat, staging
-from engine.errors import ModelError
+from engine import hashes, heartbeat, staging
+from engine.errors import ModelError, RunDirError
 from engine.rundir import RunDir
 
 VARIABLE = "POOLSCORE_CACHE"
 _RECEIPT = ".whole.json"
-"""Written last: sizes and times of the files, so that what was cut or changed is made anew."""
+"""Written last: SHA-256 of every file, so that what was cut or changed is made anew."""
 SPARE_BYTES = 256 * 2**20
 
 
@@ -66,14 +67,15 @@ def folder(name: str, num_bytes: int, make: Callable[[Path], None]) -> Path:
         ModelError: the cache cannot be written to, or has no room; or of `make`.
     """
     target = root() / name
-    if _is_whole(target):
-        return target
+    with heartbeat.while_busy():
+        if _is_whole(target, RunDir(root())):
+            return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(target.with_name(f".{target.name}.lock"))
         _acquire(lock)
         try:
-            if not _is_whole(target):
+            if not _is_whole(target, RunDir(root())):
                 _make(target, num_bytes, make)
         finally:
             lock.release()
@@ -107,21 +109,37 @@ def _make(target: Path, num_bytes: int, make: Callable[[Path], None]) -> None:
     with staging.staged_folder(target, replace=True) as temporary:
         with heartbeat.while_busy():
             make(temporary)
-        RunDir(temporary).commit(_RECEIPT, _state(temporary))
+            made = {name: hashes.sha256(path) for name, path in _files(temporary).items()}
+        RunDir(temporary).commit(_RECEIPT, json.dumps(made, indent=0).encode())
 
 
-def _is_whole(folder: Path) -> bool:
+def refuse_altered(name: str, run: RunDir) -> None:
+    """Refuse a folder that is there and not as it was made; the next that wants it makes it anew.
+
+    Args:
+        name: of the folder, relative to the cache.
+        run: whose remembered digests are taken for true.
+
+    Raises:
+        ModelError: a file of it was changed, or is gone or new.
+    """
+    target = root() / name
+    if target.exists() and not _is_whole(target, run):
+        raise ModelError(
+            f"{target} was changed since a model was unpacked there: its files have other digests."
+            "\nThe next run that uses it unpacks it anew; whoever wrote there should not."
+        )
+
+
+def _is_whole(folder: Path, run: RunDir) -> bool:
+    """Whether every file has the digest it was made with; one that is remembered is not read."""
     try:
-        return (folder / _RECEIPT).read_bytes() == _state(folder)
-    except OSError:
+        return json.loads((folder / _RECEIPT).read_bytes()) == run.hash_files(_files(folder))
+    except (OSError, ValueError, RecursionError, RunDirError):
         return False
 
 
-def _state(folder: Path) -> bytes:
-    """Name, size and time of every file, the receipt aside."""
+def _files(folder: Path) -> dict[str, Path]:
+    """Every file by its name relative to the folder, the receipt aside."""
     found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _RECEIPT)
-    lines = [
-        f"{path.relative_to(folder)}\t{path.stat().st_size}\t{path.stat().st_mtime_ns}\n"
-        for path in found
-    ]
-    return "".join(lines).encode()
+    return {path.relative_to(folder).as_posix(): path for path in found}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import struct
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from engine.config import Config
 from engine.errors import ModelError
 from engine.models import ModelSource
 from engine.resolve import resolve
+from engine.results import open_run
 from engine.rundir import RunDir
 
 NUM_WEIGHTS = len(words()) * 64 + 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128 + 2 * 64) + 64
@@ -109,7 +113,88 @@ def test_the_identity_is_the_files_content(tmp_path: Path) -> None:
     write_gguf(tmp_path / "c.gguf", tiny_llama(), "Q8_0")
     a, b, c = (source_of(tmp_path / f"{name}.gguf").identity(run) for name in "abc")
     assert a == b != c
-    assert a == {"gguf": user_cache.digest(tmp_path / "a.gguf"), "dequantised_by_version": 1}
+    assert a == {
+        "gguf": user_cache.digest(tmp_path / "a.gguf"),
+        "dequantised_by": {
+            "version": 1,
+            "gguf": version("gguf"),
+            "transformers": version("transformers"),
+        },
+    }
+
+
+def changed_unseen(path: Path) -> None:
+    """Other bytes of the same size, and the time set back as copying tools do."""
+    before = path.stat()
+    data = path.read_bytes()
+    path.write_bytes(data[:-4] + bytes(4 - i for i in range(4)))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_what_was_changed_in_the_cache_is_never_handed_out(here: None, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path, tiny_llama())
+    folder = source_of(path).folder()
+    weights = folder / "model.safetensors"
+    whole = hashes.sha256(weights)
+    assert source_of(path).folder() == folder  # and the digests are remembered from here on
+    changed_unseen(weights)
+    assert hashes.sha256(weights) != whole
+    assert source_of(path).tokenizer_folder() == folder
+    assert hashes.sha256(weights) == whole
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool.jinja").write_text("{{ messages }}")
+    assert models.load_tokenizer(source_of(path)).chat_template == TEMPLATE
+    assert not (folder / "additional_chat_templates").exists()
+
+
+def test_verifying_reads_what_was_unpacked_again(here: None, tmp_path: Path, cache: Path) -> None:
+    """Even where the remembered digests say that nothing has changed."""
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path, tiny_llama())
+    config = Config.from_tree(
+        {"proxy": {"model": str(path)}, "pool": {"paths": [str(tmp_path / "pool.jsonl")]}}
+    )
+    (tmp_path / "pool.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    run.commit("run.yaml", resolve(config, "cpu").to_yaml().encode())
+    status = open_run(run.path).status
+    assert status(verify=True).problem is None  # nothing is unpacked yet
+    assert not cache.exists() or not list(cache.glob("gguf/*"))
+    folder = source_of(path).folder()
+    assert status(verify=True).problem is None
+    source_of(path).folder()
+    changed_unseen(folder / "model.safetensors")
+    known = json.loads((cache / "hashes.json").read_text())
+    status_now = (folder / "model.safetensors").stat()
+    key = f"{status_now.st_size}|{status_now.st_mtime_ns}|{status_now.st_ctime_ns}"
+    told = json.loads((folder / ".whole.json").read_text())["model.safetensors"]
+    known[f"{(folder / 'model.safetensors').resolve()}|{key}"] = told
+    (cache / "hashes.json").write_text(json.dumps(known))
+    assert status().problem is None
+    problem = status(verify=True).problem or ""
+    assert problem.startswith(f"{folder} was changed since a model was unpacked there")
+
+
+def test_a_worker_does_not_score_another_file(here: None, tmp_path: Path) -> None:
+    """The path is the run's, the file on this node another one."""
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path, tiny_llama())
+    identity = source_of(path).identity(RunDir(tmp_path / "run"))
+    source = source_of(path).meaning(identity)
+    assert source.folder() == source_of(path).folder()
+    path.unlink()
+    write_gguf(path, tiny_llama(), "Q8_0")
+    for use in (source.folder, source.tokenizer_folder):
+        with pytest.raises(ModelError, match=r"is another file on .* than the one this run scores"):
+            use()
+    other = {**identity, "dequantised_by": {**identity["dequantised_by"], "transformers": "4.0"}}
+    with pytest.raises(ModelError, match=r"not gguf/\w{32}-1-[\d.]+-4\.0\."):
+        source_of(path).meaning(other).folder()
 
 
 def test_two_processes_at_once_unpack_one_folder(tmp_path: Path, cache: Path) -> None:

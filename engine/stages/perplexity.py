@@ -55,7 +55,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
         nodes,
         PerplexityWorker,
         {
-            "weights": models.proxy_source(config) if step.epoch == 0 else trained,
+            "weights": models.proxy_of(step) if step.epoch == 0 else trained,
             "dtype": config.proxy.dtype,
             "device": nodes.device,
             "batch_tokens": config.resources.score_batch_tokens,

@@ -78,7 +78,7 @@ def run(step: Step, nodes: Nodes) -> Outcome:
 
     A tokenizer's own threads would leave cores idle while Python reads what they made of a batch.
     """
-    source = models.proxy_source(step.config)
+    source = models.proxy_of(step)
     proxy = step.config.proxy
     outcome = map_shards(
         step,
