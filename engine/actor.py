@@ -20,14 +20,11 @@ import pyarrow as pa
 import ray
 
 from engine import heartbeat
-from engine.errors import PoolscoreError, WorkerError
+from engine.errors import DEVICE_LOST, PoolscoreError, WorkerError
 from engine.failures import storage_error
 from engine.isolation import Attempts
 from engine.parallel import peak_memory_bytes
 from engine.step import POOL, Step
-
-DEVICE_LOST = "CUDA error"
-"""In the text of errors after which the process cannot use its GPU any more."""
 
 
 @dataclass(frozen=True)

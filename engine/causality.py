@@ -7,29 +7,32 @@ their configuration; the rest by a few dozen tokens through the weights themselv
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
+from jinja2 import TemplateError
 from ray.exceptions import RayError
 
 from engine import models
 from engine.config import Config
-from engine.errors import ModelError
+from engine.errors import CAUSAL_ONLY, DEVICE_LOST, ConfigError, ModelError
 from engine.failures import for_a_person
 from engine.models import ModelSource
 from engine.nodes import Nodes
 from engine.parallel import Task
+from engine.terminal import plain
+from engine.text import make_template
+from engine.trial import CONVERSATIONS
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TRIAL_TOKENS = 48
 SMALL_BYTES = 64 * 2**20
 """Weights that are tried in this process: to start another takes longer than all the rest."""
-NEEDED = (
-    "The proxy must be a causal (left-to-right) language model, such as GPT, OPT, Llama or Qwen."
-)
 LISTED_TOKENS = 3
 
 
@@ -42,7 +45,9 @@ def check(config: Config, nodes: Nodes) -> None:
     source = models.proxy_source(config)
     refuse_kind(source)
     tokenizer = models.load_tokenizer(source)
-    largest, row = _largest(tokenizer), _ordinary(tokenizer)
+    ordinary = _ordinary(tokenizer)
+    largest = _largest(tokenizer, {*ordinary, *_rendered(tokenizer, source, config)})
+    row = _spread(ordinary, models.context_length(source, TRIAL_TOKENS))
     try_out = partial(complaint, source, config.proxy.dtype, nodes.device, largest, row)
     small = 0 < models.proxy_bytes(config) <= SMALL_BYTES
     if small and nodes.device == "cpu":
@@ -62,24 +67,42 @@ def check(config: Config, nodes: Nodes) -> None:
         raise ModelError(f"{source.setting} = {source.name!r}: {told}")
 
 
-@ray.remote(max_retries=0)
+# One call a process: it would keep the weights on a GPU that Ray takes for free. Ray decides that
+# by what stands here, where it knows of no GPU yet.
+@ray.remote(max_calls=1, max_retries=0)
 def _try_out(function: partial[str]) -> str:
     return function()
 
 
-def _largest(tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, str]]:
-    """The largest ids that the tokenizer may give and their tokens, added ones included."""
-    vocabulary: dict[str, int] = tokenizer.get_vocab()
-    found = sorted(((i, token) for token, i in vocabulary.items()), reverse=True)
-    return found[: LISTED_TOKENS + 1]
-
-
 def _ordinary(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids from all over the vocabulary, without those that mean more than text."""
+    """The ids of all tokens that are text, ascending; added ones mean more, or nothing."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     added: dict[str, int] = cast("Any", tokenizer).get_added_vocab()
-    ids = sorted(i for token, i in vocabulary.items() if token not in added)
-    return ids[:: max(1, len(ids) // TRIAL_TOKENS)][:TRIAL_TOKENS]
+    return sorted(i for token, i in vocabulary.items() if token not in added)
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, source: ModelSource, config: Config
+) -> Iterator[int]:
+    """Ids that the template makes of plain conversations, those of its own marks among them."""
+    proxy = config.proxy
+    length = models.context_length(source, proxy.max_tokens)
+    # A template that cannot be used is told by the stage that uses it.
+    with suppress(TemplateError, ValueError, ConfigError):
+        template = make_template(proxy.template, tokenizer, length, proxy.scored_turns, proxy.date)
+        for row in template.encode(CONVERSATIONS):
+            yield from row.input_ids.tolist()
+
+
+def _largest(tokenizer: PreTrainedTokenizerBase, ids: set[int]) -> list[tuple[int, str]]:
+    """The largest of some ids and their tokens."""
+    found = sorted(ids, reverse=True)[: LISTED_TOKENS + 1]
+    return [(i, str(tokenizer.convert_ids_to_tokens(i))) for i in found]
+
+
+def _spread(ids: list[int], length: int) -> list[int]:
+    """So many ids, from all over."""
+    return ids[:: max(1, len(ids) // length)][:length]
 
 
 def refuse_kind(source: ModelSource) -> None:
@@ -91,7 +114,7 @@ def refuse_kind(source: ModelSource) -> None:
     config = models.load_config(source)
     told = kind_complaint(config)
     if told:
-        raise ModelError(f"{source.setting} = {source.name!r} is {told}. {NEEDED}")
+        raise ModelError(f"{source.setting} = {source.name!r} is {told}. {CAUSAL_ONLY}")
 
 
 def kind_complaint(config: Any) -> str:
@@ -132,12 +155,10 @@ def complaint(
         source: the model.
         dtype: ``float32`` or ``bfloat16``.
         device: ``cpu`` or ``cuda``.
-        largest: the tokenizer's largest ids and their tokens.
+        largest: the largest ids that rows may hold and their tokens.
         row: token ids to try the weights on; which ones plays no part.
     """
-    import torch
-
-    from engine.maths.trial import sees_ahead
+    from engine.scoring import BREAKS
 
     model = models.load_language_model(source.folder(), dtype, device)
     embedding: Any = model.get_input_embeddings()
@@ -150,11 +171,29 @@ def complaint(
             "Take the tokenizer that belongs to these weights, or resize the embedding with "
             "transformers: model.resize_token_embeddings(len(tokenizer))"
         )
+    try:
+        return _complaint_of_values(model, row, dtype, device)
+    except BREAKS as error:
+        told = " ".join(str(error).split())
+        if DEVICE_LOST in told:
+            raise
+        return (
+            f"it breaks on {len(row)} tokens of its own vocabulary: {type(error).__name__}: "
+            f"{plain(told)[: models.REASON_CHARACTERS]}\nIts config.json may not belong to these "
+            "weights, or this transformers cannot run it here. Choose another proxy."
+        )
+
+
+def _complaint_of_values(model: PreTrainedModel, row: list[int], dtype: str, device: str) -> str:
+    import torch
+
+    from engine.maths.trial import sees_ahead
+
     tokens = torch.tensor(row, device=device)
     with torch.inference_mode():
         logits = model(input_ids=tokens[None], use_cache=False).logits
     if not bool(torch.isfinite(logits).any(dim=-1).all()):
         return f"its logits are not finite in {dtype}. The weights may be damaged."
-    if sees_ahead(model, tokens, dtype):
-        return f"its value of a token changes with the tokens behind it. {NEEDED}"
+    if sees_ahead(model, tokens):
+        return f"its value of a token changes with the tokens behind it. {CAUSAL_ONLY}"
     return ""

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+CAUSAL_ONLY = (
+    "The proxy must be a causal (left-to-right) language model, such as GPT, OPT, Llama or Qwen."
+)
+"""How to mend a proxy that sees the answer, whoever finds that out."""
+DEVICE_LOST = "CUDA error"
+"""In the text of errors after which the process cannot use its GPU any more."""
 REASON_CHARACTERS = 300
 
 

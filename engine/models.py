@@ -108,7 +108,9 @@ def vocabulary_size(source: ModelSource) -> int:
     path = source.tokenizer_folder() / "config.json"
     with _loading(path, "configuration"):
         config = json.loads(path.read_text())
-        return int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size", 0))
+        return int(
+            config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size", 0)
+        )
 
 
 def notes_of(source: ModelSource, run: RunDir) -> list[str]:

@@ -255,7 +255,9 @@ def measure_training(
 
     from engine.maths import batching, schedule
     from engine.maths.flops import Shape, forward_flops, training_flops
-    from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
+    from engine.maths.lengths import length_rule
+    from engine.maths.loss import TokenNLL, padded_batch
+    from engine.scoring import training_way
     from engine.training import load_without_dropout
     from engine.training_plan import plan_of
     from engine.zero import import_deepspeed
@@ -265,13 +267,16 @@ def measure_training(
     models.use_threads(plan.num_threads)
     model, _ = load_without_dropout(plan)
     began = time.perf_counter()
-    nll = TokenNLL(model, needs_full_logits(model, input_ids, "cpu", plan.dtype))
-    nll = nll.train().to(plan.device)
+    way = training_way(model, input_ids, plan.dtype)
+    budget, rule = way.budget(plan.micro_batch_tokens), way.rule(length_rule(model.config))
+    nll = TokenNLL(model, way.full_logits).train().to(plan.device)
     optimizer = torch.optim.AdamW(nll.parameters(), plan.learning_rate, fused=True)
     lengths = input_ids.lengths
     batch_size = plan.config.batch_size or schedule.chosen_batch_size(num_rows)
     steps = batching.steps(np.arange(len(input_ids)), batch_size)
-    micros = [m for step in steps for m in _micro_batches(step, lengths, plan)]
+    micros = [
+        rows for step in steps for rows in batching.micro_batches(step, lengths, budget, 0, 1, rule)
+    ]
     micros.sort(key=lambda rows: -len(rows) * int(lengths[rows].max()))
 
     def backward(index: int) -> list[float]:
@@ -349,12 +354,6 @@ def spread(count: int) -> Iterator[int]:
                 done.add(index)
                 yield index
         parts *= 2
-
-
-def _micro_batches(step: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], plan: Any) -> Any:
-    from engine.maths import batching
-
-    return batching.micro_batches(step, lengths, plan.micro_batch_tokens, rank=0, world_size=1)
 
 
 def _run_pool(ingest: Step, nodes: Nodes, places: Sequence[str]) -> None:

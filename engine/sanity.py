@@ -59,16 +59,18 @@ def of_epoch(step: Step) -> tuple[list[str], dict[str, Any]]:
         if change.num_rows
         for key, value in (
             ("rows", change.num_rows),
+            ("rows_lost", change.num_lost),
             ("loss_before", change.loss_before),
             ("loss_after", change.loss_after),
         )
     }
+    lost = _lost(step, trained, held_out)
     rate = step.config.finetune.learning_rate
     found = verdict(trained, held_out)
     fell = f"{trained.loss_before:.4g} → {trained.loss_after:.4g} nats per token"
     match found:
         case "learnt":
-            return [], losses
+            return lost, losses
         case "diverged":
             raise NothingLearntError(
                 f"the training diverged in epoch {step.epoch}: {trained.num_lost:,} of "
@@ -87,16 +89,32 @@ def of_epoch(step: Step) -> tuple[list[str], dict[str, Any]]:
             )
         case "rose":
             return [
+                *lost,
                 f"the loss on the rows trained on rose in epoch {step.epoch} ({fell}): the proxy "
-                "did not learn them, and the scores do not mean what they should. The usual "
-                f"cause is a finetune.learning_rate (now {rate:g}) that is too high for this proxy."
+                "did not learn them, and the scores do not mean what they should. The usual cause "
+                f"is a finetune.learning_rate (now {rate:g}) that is too high for this proxy.",
             ], losses
         case "hardly":
             return [
+                *lost,
                 f"the loss on the rows trained on hardly changed in epoch {step.epoch} ({fell}): "
                 "the scores are small differences and say little. Raise finetune.learning_rate "
-                f"(now {rate:g}), or check that proxy.model is a trained model."
+                f"(now {rate:g}), or check that proxy.model is a trained model.",
             ], losses
+
+
+def _lost(step: Step, trained: Change, held_out: Change) -> list[str]:
+    """A warning where rows had a finite number before the epoch and have none after it."""
+    num_lost = trained.num_lost + held_out.num_lost
+    if not num_lost:
+        return []
+    num_rows = num_lost + trained.num_rows + held_out.num_rows
+    return [
+        f"epoch {step.epoch} left {num_lost:,} of {num_rows:,} rows without a finite perplexity, "
+        f"{trained.num_lost:,} of them rows trained on: they get no score, and the training is "
+        "close to diverging. Lower finetune.learning_rate (now "
+        f"{step.config.finetune.learning_rate:g}), then run again with --rebuild finetune."
+    ]
 
 
 def changes(step: Step) -> tuple[Change, Change]:

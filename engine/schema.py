@@ -33,6 +33,7 @@ NO_SCORED_TOKEN: Final = "no_scored_token"
 THINKING_NOT_RENDERED: Final = "thinking_not_rendered"
 TEMPLATE_REWRITES: Final = "template_rewrites"
 TEMPLATE_REFUSED: Final = "template_refused"
+UNKNOWN_TOKEN: Final = "unknown_token"
 NOT_FINITE: Final = "not_finite"
 EMBEDDING_FAILED: Final = "embedding_failed"
 TOKENISING_FAILED: Final = "tokenising_failed"
@@ -54,6 +55,7 @@ FLAGS: Final[dict[str, str]] = {
     THINKING_NOT_RENDERED: "the template leaves out what the last answer was reasoned from",
     TEMPLATE_REWRITES: "the chat template changes a response beyond recognition",
     TEMPLATE_REFUSED: "the chat template raised an error on this conversation",
+    UNKNOWN_TOKEN: "a token that the proxy has no embedding for",
     NOT_FINITE: "a mean NLL or a score is NaN or infinite",
     EMBEDDING_FAILED: "the embedder raised an error on it alone, or died",
     TOKENISING_FAILED: "the tokenizer raised an error on it alone, or died",

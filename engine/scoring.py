@@ -8,6 +8,7 @@ model's values is left out (`Scorer.prepare`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.errors import ModelError
+from engine.errors import CAUSAL_ONLY, DEVICE_LOST, ModelError
 from engine.maths import batching
 from engine.maths.batching import LengthRule
 from engine.maths.lengths import length_rule
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
 
 SIGHT_TOKENS = 48
 """Length of the row on which causality is tried."""
-SEES_AHEAD = (
-    "judges a token with later ones in sight: earlier values changed with the last token.\n"
-    "The proxy must be a causal (left-to-right) language model, such as GPT, OPT, Llama or Qwen."
-)
-GPU_LOST = "CUDA error"
-"""In the text of errors after which the process cannot use its GPU any more."""
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -78,6 +73,14 @@ class Way:
     alone: bool = False
     """Each row is a batch."""
 
+    def rule(self, own: LengthRule) -> LengthRule:
+        """Which rows share a batch, of a model that has a rule of its `own`."""
+        return LengthRule(equal_above=0) if self.equal_lengths else own
+
+    def budget(self, num_tokens: int) -> int:
+        """Padded tokens of a batch, where there would be room for `num_tokens`."""
+        return 1 if self.alone else num_tokens
+
 
 WAYS = (
     Way(shares_prefixes=True),
@@ -88,7 +91,9 @@ WAYS = (
     Way(full_logits=True, alone=True),
 )
 """From the fastest to the most careful, which is the untouched model itself."""
-_BREAKS = (
+TRAINING_WAYS = tuple(way for way in WAYS if not way.shares_prefixes)
+"""A prefix that was computed once has no gradient from the rows behind it."""
+BREAKS = (
     AttributeError,
     RuntimeError,
     TypeError,
@@ -97,7 +102,7 @@ _BREAKS = (
     IndexError,
     AssertionError,
 )
-"""What a model may raise that does not know a short cut."""
+"""What a model may raise over a row, or over a short cut that it does not know."""
 
 
 class Scorer:
@@ -121,12 +126,16 @@ class Scorer:
         self.way = way
         self.nll.full_logits = way.full_logits
 
-    def prepare(self, probe: Ragged) -> None:
+    def prepare(self, probe: Ragged, ways: Sequence[Way] = WAYS) -> None:
         """Find out on a few rows which short cuts leave this model's values as they are.
 
         Whole rows are scored as `__call__` would, in padded batches and behind a prefix, and
         compared with each row alone through the untouched model. The fastest way that agrees is
         taken; the most careful one where the rows have no finite values.
+
+        Args:
+            probe: rows of token ids.
+            ways: those that can be taken, the fastest first.
 
         Raises:
             ModelError: the model sees the tokens it is asked for, or no way agrees.
@@ -136,13 +145,21 @@ class Scorer:
             return
         self.refuse_sight(rows)
         rows = trial_rows(rows)
+        own, self.batch_tokens = self.batch_tokens, max(self.batch_tokens, rows.pad(0).size)
+        try:
+            self._choose(rows, ways)
+        finally:
+            self.batch_tokens = own
+
+    def _choose(self, rows: Ragged, ways: Sequence[Way]) -> None:
+        """Take the first way that agrees on the `trial_rows`, which fit into one batch."""
         whole = [PrefixGroup(np.arange(len(rows)), 0)]
         scored = trial_scored(rows, whole)
         self.take(WAYS[-1])
         expected, _ = self._nlls(rows, scored, whole, Counts())
         if not np.isfinite(expected).all():
             return  # nothing can be compared
-        for way in WAYS:
+        for way in ways:
             groups = trial_groups(rows) if way.shares_prefixes else whole
             if groups is not None and self._agrees(way, rows, groups, (scored, expected)):
                 return
@@ -154,8 +171,11 @@ class Scorer:
     def refuse_sight(self, rows: Ragged) -> None:
         """Raises ModelError where earlier tokens are judged with later ones in sight."""
         row = rows[int(rows.lengths.argmax())][:SIGHT_TOKENS].astype(np.int64)
-        if sees_ahead(self.nll.model, to_device(row, self.device), self.dtype):
-            raise ModelError(f"{named(self.nll.model)} {SEES_AHEAD}")
+        if sees_ahead(self.nll.model, to_device(row, self.device)):
+            raise ModelError(
+                f"{named(self.nll.model)} judges a token with later ones in sight: earlier values "
+                f"changed with the last token.\n{CAUSAL_ONLY}"
+            )
 
     def _agrees(
         self, way: Way, rows: Ragged, groups: list[PrefixGroup], known: tuple[Ragged, Floats]
@@ -168,11 +188,11 @@ class Scorer:
         behind = np.concatenate([np.isin(positions[i], scored[i]) for i in range(len(rows))])
         try:
             found, _ = self._nlls(rows, scored, groups, Counts())
-        except _BREAKS as error:
-            if GPU_LOST in str(error):
+        except BREAKS as error:
+            if DEVICE_LOST in str(error):
                 raise
             return False
-        return agree(found, expected[behind], self.dtype)
+        return agree(found, expected[behind], self.dtype, scored.lengths)
 
     def __call__(self, rows: Ragged, scored: Ragged) -> Scores:
         """Score every row.
@@ -194,8 +214,7 @@ class Scorer:
         """NLL of every scored token, float64, row by row; and where each row ends in that."""
         order: list[Ints] = []
         results: list[torch.Tensor] = []
-        budget = 1 if self.way.alone else self.batch_tokens
-        rule = LengthRule(equal_above=0) if self.way.equal_lengths else self.rule
+        budget, rule = self.way.budget(self.batch_tokens), self.way.rule(self.rule)
         shares = any(group.num_tokens for group in groups)
         with share_prefixes(self.nll.model) if shares else nullcontext(True) as possible:
             assert possible, "a prefix is shared only by models of plain causal attention"
@@ -255,6 +274,22 @@ class Scorer:
         counts.computed_tokens += padded
         counts.head_rows += len(positions.values) if not self.nll.full_logits else padded
         return [nll]
+
+
+def training_way(model: PreTrainedModel, rows: Ragged, dtype: str) -> Way:
+    """How a model's rows are to be trained on so that each has the loss it has alone.
+
+    Args:
+        model: a language model of transformers in evaluation mode, on the CPU.
+        rows: token ids; the first of them are tried.
+        dtype: the model's precision.
+
+    Raises:
+        ModelError: see `Scorer.prepare`.
+    """
+    scorer = Scorer(TokenNLL(model), "cpu", dtype, batch_tokens=1)
+    scorer.prepare(rows, TRAINING_WAYS)
+    return scorer.way
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

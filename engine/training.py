@@ -30,7 +30,8 @@ from engine.checkpoints import STEPS_SO_FAR, Checkpoints
 from engine.errors import DamagedError, WorkerError
 from engine.maths import batching, schedule
 from engine.maths.lengths import length_rule
-from engine.maths.loss import TokenNLL, needs_full_logits, padded_batch
+from engine.maths.loss import TokenNLL, padded_batch
+from engine.scoring import Way, training_way
 from engine.storage import patiently
 from engine.training_plan import TrainingPlan, fit_to_memory
 from engine.training_rows import TrainingRows
@@ -61,15 +62,21 @@ class Trainer:
         self.plan = plan = fit_to_memory(plan, self.model, self.world_size)
         if plan.activation_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.length_rule = length_rule(self.model.config)
-        self.full_logits = needs_full_logits(self.model, rows.input_ids, "cpu", plan.dtype)
+        self.way = self._found_way()
+        self.length_rule = self.way.rule(length_rule(self.model.config))
         self.engine = self._initialise()
+
+    def _found_way(self) -> Way:
+        """How rows keep the loss that they have alone; tried on rank 0, so that all do the same."""
+        if self.rank:
+            return told_by_rank_0(Way())
+        return told_by_rank_0(training_way(self.model, self.rows.input_ids, self.plan.dtype))
 
     def _initialise(self) -> Any:
         deepspeed = import_deepspeed(self.plan.device)
         config = self.plan.config
         bounds = self.plan.zero_stage != 3
-        nll = TokenNLL(self.model, self.full_logits, bounds_training=bounds).train()
+        nll = TokenNLL(self.model, self.way.full_logits, bounds_training=bounds).train()
         optimizer = torch.optim.AdamW(
             nll.parameters(),
             lr=self.plan.learning_rate,
@@ -154,7 +161,7 @@ class Trainer:
         own = batching.micro_batches(
             batch,
             self.lengths,
-            self.plan.micro_batch_tokens,
+            self.way.budget(self.plan.micro_batch_tokens),
             self.rank,
             self.world_size,
             self.length_rule,
@@ -256,7 +263,7 @@ class Trainer:
             del state  # a copy of the weights is enough beside the reloaded one
             # On the CPU: next to a model in training a GPU may have no room for a second one.
             reloaded = models.load_language_model(folder, "float32", "cpu")
-            nll = TokenNLL(reloaded, self.full_logits)
+            nll = TokenNLL(reloaded, self.way.full_logits)
             error = abs(self._probe_loss(nll, probe, "cpu") - trained)
             if not error <= MAX_RELOAD_ERROR[self.plan.dtype]:
                 raise WorkerError(

@@ -58,9 +58,11 @@ def test_an_epoch_that_taught_something_has_no_warning(tmp_path: Path) -> None:
         [],
         {
             "trained_rows": 2,
+            "trained_rows_lost": 0,
             "trained_loss_before": 3.0,
             "trained_loss_after": 2.0,
             "held_out_rows": 1,
+            "held_out_rows_lost": 0,
             "held_out_loss_before": 3.0,
             "held_out_loss_after": 3.2,
         },
@@ -105,6 +107,19 @@ def test_an_epoch_after_which_rows_have_no_number_is_an_error(tmp_path: Path) ->
     assert "Lower finetune.learning_rate (now 2e-05)" in str(caught.value)
 
 
+def test_rows_that_lost_their_number_are_told_where_others_learnt(tmp_path: Path) -> None:
+    step = measured(tmp_path, [30.0, 60.0, 90.0, None], [math.inf, 40.0, 84.0, None])
+    (warning,), losses = sanity.of_epoch(step)
+    assert losses["trained_rows"] == losses["trained_rows_lost"] == 1
+    assert losses["held_out_rows_lost"] == 0
+    assert "epoch 1 left 1 of 3 rows without a finite perplexity, 1 of them rows trained" in warning
+    assert "Lower finetune.learning_rate (now 2e-05)" in warning
+    step = measured(tmp_path / "rose", [30.0, 60.0, 90.0, None], [31.0, 63.0, math.nan, None])
+    (lost, rose), losses = sanity.of_epoch(step)
+    assert "left 1 of 3 rows without a finite perplexity, 0 of them rows trained on" in lost
+    assert "trained on rose" in rose
+
+
 # ── the proxy before training ────────────────────────────────────────────────────────────────────
 
 
@@ -145,6 +160,8 @@ def test_a_proxy_that_guesses_blindly_is_named(
         ({"vocab_size": 50272}, 50272),
         ({"text_config": {"vocab_size": 262144}}, 262144),
         ({"model_type": "odd"}, 0),
+        ({"model_type": "odd", "text_config": None}, 0),
+        ({"vocab_size": None, "text_config": {"vocab_size": 9}}, 9),
     ],
 )
 def test_the_vocabulary_is_read_from_the_configuration(

@@ -27,11 +27,12 @@ from transformers import (
 
 from engine.errors import ModelError
 from engine.maths import prefix
-from engine.maths.batching import ANY_LENGTHS
-from engine.maths.loss import TokenNLL
+from engine.maths.batching import ANY_LENGTHS, LengthRule, micro_batches
+from engine.maths.lengths import length_rule
+from engine.maths.loss import TokenNLL, padded_batch
 from engine.maths.prefix import share_prefixes
 from engine.maths.ragged import Ragged
-from engine.scoring import WAYS, Scorer, Way
+from engine.scoring import WAYS, Scorer, Way, training_way
 
 VOCABULARY = 97
 PREFIX = 20
@@ -330,6 +331,67 @@ def test_an_encoder_is_refused() -> None:
     expected = plain(decoder, rows, scored)[0] / scored.lengths
     found = scorer(decoder)(rows, scored).nll_sum / scored.lengths
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["bert-generation", "roc_bert", "xlm"])
+def test_an_encoder_is_refused_in_either_precision(kind: str, dtype: str) -> None:
+    # On average over the vocabulary these differ by no more than what rounding does to others.
+    model = build(kind).to(getattr(torch, dtype))
+    with pytest.raises(ModelError, match="judges a token with later ones in sight"):
+        Scorer(TokenNLL(model), "cpu", dtype, 300).prepare(made_rows()[0])
+
+
+@pytest.mark.parametrize("kind", ["opt", "mixtral", "mamba", "gemma2", "prophetnet"])
+def test_no_causal_model_is_refused_in_bfloat16(kind: str) -> None:
+    scorer = Scorer(TokenNLL(build(kind).bfloat16()), "cpu", "bfloat16", 300)
+    scorer.prepare(made_rows()[0])
+
+
+# ── training ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        ("opt", Way()),
+        ("gemma2", Way(full_logits=True)),
+        ("prophetnet", Way(full_logits=True, equal_lengths=True)),
+    ],
+)
+def test_a_model_is_trained_on_in_batches_that_change_no_value(kind: str, way: Way) -> None:
+    rows, scored = made_rows()
+    model = build(kind)
+    found = training_way(model, rows, "float32")
+    assert found == way
+    rule, budget = found.rule(length_rule(model.config)), found.budget(500)
+    batches = micro_batches(np.arange(len(rows)), rows.lengths, budget, 0, 1, rule)
+    nll = TokenNLL(model, found.full_logits)
+    expected = plain(model, rows, scored)[0]
+    for batch in batches:
+        values = nll(*padded_batch(rows.take(batch), scored.take(batch), "cpu")).detach()
+        total = float(values.sum())
+        assert total == pytest.approx(sum(expected[i] for i in batch), rel=1e-5)
+    assert max(map(len, batches)) > 1
+
+
+def test_rows_alone_are_micro_batches_of_one() -> None:
+    alone = WAYS[-1]
+    lengths = np.array([5, 9, 5])
+    rule = alone.rule(ANY_LENGTHS)
+    batches = micro_batches(np.arange(3), lengths, alone.budget(500), 0, 1, rule)
+    assert [batch.tolist() for batch in batches] == [[1], [0], [2]]
+    assert Way().budget(500) == 500
+    assert Way().rule(LengthRule(borders=(7,))) == LengthRule(borders=(7,))
+    assert Way(equal_lengths=True).rule(ANY_LENGTHS) == LengthRule(equal_above=0)
+
+
+def test_padding_is_tried_where_the_budget_is_smaller_than_the_probe() -> None:
+    rows, _ = made_rows()
+    made = Scorer(Padded(make_model("OPT")), "cpu", "float32", batch_tokens=30)
+    made.prepare(rows)
+    assert made.way == Way(equal_lengths=True)
+    assert made.batch_tokens == 30
 
 
 def test_nothing_to_score() -> None:

@@ -3,8 +3,8 @@
 A causal language model is a decoder (tokens → hidden states) and a head (hidden state → logits).
 The head's output is far larger than anything else, and only scored positions need it, so the
 hidden states of just those positions go through the head, a chunk at a time. Models that do more
-between the two (soft caps, scaling) are found out by `split_error` and scored through their own
-full logits instead.
+between the two (soft caps, scaling) are found out (`scoring`) and scored through their own full
+logits instead.
 """
 
 from __future__ import annotations
@@ -163,47 +163,7 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
 
 
-def needs_full_logits(model: PreTrainedModel, rows: Ragged, device: str, dtype: str) -> bool:
-    """Whether decoder + head are not the model, found out on a few rows.
-
-    Args:
-        model: a causal language model of transformers, in evaluation mode.
-        rows: token ids; the first rows of more than one token are looked at.
-        device: where the model lies.
-        dtype: its precision; decides how much rounding is allowed.
-    """
-    probe = probe_rows(rows)
-    if not len(probe):
-        return False
-    error = split_error(model, torch.tensor(probe.pad(0), device=device))
-    return not error <= MAX_SPLIT_ERROR[dtype]  # NaN is no agreement
-
-
 def probe_rows(rows: Ragged) -> Ragged:
     """The first rows of more than one token, cut at `PROBE_TOKENS`."""
     found = np.flatnonzero(rows.lengths > 1)[:PROBE_ROWS]
     return Ragged.of([rows[int(row)][:PROBE_TOKENS] for row in found])
-
-
-@torch.inference_mode()
-def split_error(model: PreTrainedModel, input_ids: Tensor) -> float:
-    """Largest difference in nats between decoder + head and the model's own logits.
-
-    Args:
-        model: a causal language model of transformers.
-        input_ids: int64[batch, length], any text.
-
-    Returns:
-        Maximum over all positions but the first; infinite where the model cannot be split.
-    """
-    batch, length = input_ids.shape
-    rows = torch.arange(batch, device=input_ids.device).repeat_interleave(length - 1)
-    positions = torch.arange(1, length, device=input_ids.device).repeat(batch)
-    own = TokenNLL(model, full_logits=True)(input_ids, rows, positions)
-    if model.get_output_embeddings() is None:
-        return float("inf")
-    try:
-        split = TokenNLL(model)(input_ids, rows, positions)
-    except (AttributeError, RuntimeError):
-        return float("inf")
-    return float((own - split).abs().max())

@@ -29,7 +29,7 @@ from engine.step import POOL, STEPS_FILE, Outcome, Step
 from engine.storage import is_away, patiently
 
 NAME = "finetune"
-VERSION = 3
+VERSION = 4
 RAY_FOLDER = ".ray"
 ERROR_FILE = ".error"
 """In the folder of an epoch: what a worker has to say to people."""
@@ -39,12 +39,17 @@ MAX_FAILURES = 3
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
-    """Every setting of the training, the proxy by content, and the precision."""
+    """Every setting of the training, the proxy by content, and the precision.
+
+    Where no batch size is set, what one is chosen by takes its place.
+    """
+    chosen_by = {"enough_steps": schedule.ENOUGH_STEPS, "batch_sizes": list(schedule.BATCH_SIZES)}
     return {
         **config.finetune.model_dump(mode="json", exclude={"num_epochs"}),
         "model": models.proxy_source(config).identity(run),
         "dtype": config.proxy.dtype,
         "epoch": epoch,
+        **(chosen_by if config.finetune.batch_size is None else {}),
     }
 
 

@@ -18,16 +18,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine import heartbeat, models, sanity, schema
-from engine.actor import DEVICE_LOST, Made, Skip
+from engine.actor import Made, Skip
 from engine.columns import to_ragged
 from engine.config import Config
+from engine.errors import DEVICE_LOST
 from engine.mapping import map_shards
 from engine.maths.loss import PROBE_ROWS, TokenNLL
 from engine.maths.ragged import Ragged
 from engine.models import ModelSource
 from engine.nodes import Nodes
 from engine.rundir import RunDir
-from engine.scoring import WAYS, Scorer, Scores
+from engine.scoring import BREAKS, WAYS, Scorer, Scores
 from engine.step import FINETUNE, TOKENS, Outcome, Step
 
 PROBES = 4
@@ -36,7 +37,7 @@ SLOW = (
     "padding, which is slow."
 )
 NAME = "perplexity"
-VERSION = 3
+VERSION = 4
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def _prepare(scorer: Scorer, step: Step) -> None:
         with heartbeat.signed(probe):
             try:
                 scorer.prepare(rows.take(np.arange(first, min(first + PROBE_ROWS, len(rows)))))
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            except BREAKS as error:
                 if DEVICE_LOST in str(error):
                     os._exit(1)  # its name stays at the probe, which the next worker passes over
                 scorer.take(WAYS[-1])

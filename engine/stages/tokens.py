@@ -32,7 +32,7 @@ from engine.text import make_template
 from engine.trial import TEMPLATE_FLAGS, lost, try_template
 
 NAME = "tokens"
-VERSION = 2
+VERSION = 3
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -112,6 +112,7 @@ class TokenWorker:
         tokenizer = models.load_tokenizer(source)
         length = models.context_length(source, max_tokens)
         self.template = make_template(template, tokenizer, length, which, date)
+        self.num_tokens = models.vocabulary_size(source)
 
     def read(self, step: Step, shard: str, skip: Skip = None) -> pa.Table:
         """See `actor.Worker`; `flag` says which rows are left out."""
@@ -129,15 +130,21 @@ class TokenWorker:
             for turns, flag in zip(pool["turns"].to_pylist(), flags, strict=True)
             if flag == schema.OK
         ]
-        encoded = iter(self.template.encode(conversations))
+        encoded = map(self._known, self.template.encode(conversations))
         rows = [next(encoded) if flag == schema.OK else None for flag in flags]
         flags = [row.flag if row else flag for row, flag in zip(rows, flags, strict=True)]
         counts = {
             "tokens": sum(len(row.input_ids) for row in rows if row and row.flag == schema.OK),
-            "scored_tokens": sum(len(row.scored) for row in rows if row),
+            "scored_tokens": sum(len(row.scored) for row in rows if row and row.flag == schema.OK),
             "truncated": sum(row.truncated for row in rows if row and row.flag == schema.OK),
         }
         return Made(as_table(pool["id"], rows, flags), Counter(flags), counts)
+
+    def _known(self, row: Encoded) -> Encoded:
+        """The row, flagged where the model has no embedding for one of its tokens."""
+        if not self.num_tokens or row.flag != schema.OK or row.input_ids.max() < self.num_tokens:
+            return row
+        return replace(row, flag=schema.UNKNOWN_TOKEN)
 
 
 def as_turn(turn: Mapping[str, Any]) -> Turn:

@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedModel
 
 from engine.maths.batching import length_sorted_batches
-from engine.maths.loss import MAX_SPLIT_ERROR, TokenNLL, needs_full_logits, split_error
+from engine.maths.loss import MAX_SPLIT_ERROR, TokenNLL
 from engine.maths.ragged import Ragged
+from engine.scoring import Scorer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -103,9 +104,9 @@ def test_decoder_and_head_are_the_models_own_logits(name: str, dtype: str) -> No
     model = model_of(name, dtype, "cuda")
     split, full = (scores(model, 512, "cuda", own) for own in (False, True))
     torch.testing.assert_close(split, full, rtol=0, atol=MAX_SPLIT_ERROR[dtype])
-    input_ids = batch_of(rows()[:3], "cuda")[0]
-    assert split_error(model, input_ids) <= MAX_SPLIT_ERROR[dtype]
-    assert not needs_full_logits(model, Ragged.of(rows()), "cuda", dtype)
+    scorer = Scorer(TokenNLL(model), "cuda", dtype, 512)
+    scorer.prepare(Ragged.of(rows()))
+    assert not scorer.way.full_logits
 
 
 def train(model: PreTrainedModel, device: str) -> list[float]:

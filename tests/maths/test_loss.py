@@ -23,8 +23,9 @@ from transformers import (
 )
 
 from engine.maths import loss
-from engine.maths.loss import TokenNLL, needs_full_logits, split_error
+from engine.maths.loss import TokenNLL
 from engine.maths.ragged import Ragged
+from engine.scoring import Way, training_way
 
 VOCABULARY = 97
 LONGEST = 40
@@ -302,13 +303,12 @@ def test_loss_and_gradients_in_training_are_those_of_the_plain_loop(
 # ── models that do more between hidden states and logits ─────────────────────────────────────────
 
 
-def probe() -> Tensor:
-    return torch.randint(0, VOCABULARY, (3, 20), generator=torch.Generator().manual_seed(4))
-
-
 @every_splittable
 def test_decoder_and_head_are_the_whole_model(name: str) -> None:
-    assert split_error(model_of(name), probe()) < 1e-5
+    batch = batch_of(*example())
+    with torch.inference_mode():
+        split, full = (TokenNLL(model_of(name), own)(*batch) for own in (False, True))
+    assert (split - full).abs().max() < 1e-5
 
 
 def test_a_soft_capped_model_is_found_out_and_scored_by_its_own_logits() -> None:
@@ -320,32 +320,4 @@ def test_a_soft_capped_model_is_found_out_and_scored_by_its_own_logits() -> None
         full = TokenNLL(model, full_logits=True)(*batch_of(rows, scored)).double()
     torch.testing.assert_close(full, expected, rtol=0, atol=1e-5)
     assert (split - expected).abs().max() > 0.1  # so the split path must not be used …
-    assert split_error(model, probe()) > 0.1  # … and is not
-
-
-def test_split_error_is_the_largest_difference() -> None:
-    model = Bigram()
-    model.forward = lambda input_ids, use_cache: SimpleNamespace(logits=NEXT.log()[input_ids] * 2)
-    # Doubled logits square the probabilities.
-    squared = NEXT**2 / (NEXT**2).sum(dim=1, keepdim=True)
-    apart = (squared.log() - NEXT.log()).abs()
-    ids = torch.tensor([[0, 1, 2, 0]])  # 0→1, 1→2, 2→0
-    expected = max(apart[0, 1], apart[1, 2], apart[2, 0])
-    assert split_error(model, ids) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_a_model_without_a_head_or_decoder_of_its_own_cannot_be_split() -> None:
-    headless = Bigram()
-    headless.get_output_embeddings = lambda: None
-    assert split_error(headless, torch.tensor([[0, 1, 2]])) == math.inf
-    whole = Bigram()
-    whole.base_model = lambda input_ids, use_cache: SimpleNamespace(logits=None)
-    assert split_error(whole, torch.tensor([[0, 1, 2]])) == math.inf
-
-
-def test_full_logits_are_used_just_where_decoder_and_head_are_not_the_model() -> None:
-    rows = Ragged.of(example()[0])
-    assert needs_full_logits(model_of(CAPPED), rows, "cpu", "float32")
-    assert not needs_full_logits(model_of("OPT tied"), rows, "cpu", "float32")
-    nothing = Ragged.of([])
-    assert not needs_full_logits(model_of(CAPPED), nothing, "cpu", "float32")
+    assert training_way(model, Ragged.of(rows), "float32") == Way(full_logits=True)  # … and is not

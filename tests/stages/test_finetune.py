@@ -53,3 +53,9 @@ def test_what_decides_the_batches_is_a_setting_of_the_stage(tmp_path: Path) -> N
     step = epoch_of(tmp_path)
     found = finetune.settings(step.config, step.run, 1)
     assert (found["schedule"], found["batch_size"]) == ("nonzero", None)
+    # What is chosen by changes the results as a setting would.
+    assert (found["enough_steps"], found["batch_sizes"]) == (32, [96, 64, 32, 16, 8])
+    step = epoch_of(tmp_path, batch_size=96)
+    found = finetune.settings(step.config, step.run, 1)
+    assert found["batch_size"] == 96
+    assert found.keys().isdisjoint({"enough_steps", "batch_sizes"})
