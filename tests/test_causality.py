@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 from conftest import save_tiny_opt
 from transformers import (
@@ -15,6 +18,7 @@ from transformers import (
     BertConfig,
     ElectraConfig,
     GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     OPTForCausalLM,
     RobertaConfig,
@@ -86,23 +90,76 @@ def test_the_bundled_proxy_is_fit() -> None:
     pipeline.check(config_of("bundled"), {"tokens", "perplexity"}, NODES)
 
 
+def with_tokens(folder: Path, added: list[str], ordinary: list[str] | None = None) -> Path:
+    """A tiny model whose tokenizer has more tokens than its embedding of 8,192 rows."""
+    save_tiny_opt(folder)
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    for i, token in enumerate(ordinary or []):
+        tokenizer["model"]["vocab"][token] = 8192 + i
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    tokenizer["added_tokens"] += [
+        {"id": 8192 + len(ordinary or []) + i, "content": token, "special": True, **flags}
+        for i, token in enumerate(added)
+    ]
+    path.write_text(json.dumps(tokenizer))
+    return folder
+
+
 @pytest.mark.parametrize("stages", [{"tokens"}, {"perplexity"}])
 def test_a_tokenizer_larger_than_the_embedding_is_found_at_the_start(
     tmp_path: Path, stages: set[str]
 ) -> None:
-    folder = save_tiny_opt(tmp_path / "model")  # 8,192 rows
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    tokenizer["added_tokens"] += [
-        {"id": 8192 + i, "content": f"<extra_{i}>", "special": True, **added} for i in range(5)
-    ]
-    path.write_text(json.dumps(tokenizer))
+    folder = with_tokens(tmp_path / "model", ["<image>"], [f"zz{i}" for i in range(5)])
     with pytest.raises(ModelError) as caught:
         pipeline.check(config_of(folder), stages, NODES)
     text = str(caught.value)
-    assert "its embedding of 8,192 rows has not: '<extra_4>' = 8196, '<extra_3>' = 8195" in text
+    assert "its embedding of 8,192 rows has not: 'zz4' = 8196, 'zz3' = 8195" in text
     assert "resize_token_embeddings" in text
+    assert "<image>" not in text
+
+
+def test_a_token_that_no_text_makes_may_lie_past_the_embedding(tmp_path: Path) -> None:
+    # As Gemma 3 has one for images, in sizes that see none.
+    causality.check(config_of(with_tokens(tmp_path / "model", ["<image>"])), NODES)
+
+
+def test_unless_the_template_writes_it(tmp_path: Path) -> None:
+    folder = with_tokens(tmp_path / "model", ["<image>", "<turn>"])
+    path = folder / "tokenizer_config.json"
+    template = "{% for m in messages %}<turn>{{ m['role'] }} {{ m['content'] }}</s>{% endfor %}"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": template}))
+    config = config_of(folder)
+    causality.check(config, NODES)  # the Alpaca text has no such token
+    chat = config.model_copy(update={"proxy": config.proxy.model_copy(update={"template": "chat"})})
+    with pytest.raises(ModelError, match=r"has not: '<turn>' = 8193\n"):
+        causality.check(chat, NODES)
+
+
+def test_a_context_shorter_than_the_trial_is_no_fault(tmp_path: Path) -> None:
+    folder = save_tiny_opt(tmp_path / "model")
+    torch.manual_seed(0)
+    shape = {"vocab_size": 8192, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    GPT2LMHeadModel(GPT2Config(**shape)).save_pretrained(folder)
+    causality.check(config_of(folder), NODES)
+
+
+def test_what_a_model_raises_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny_opt(tmp_path / "model")
+    load = models.load_language_model
+
+    def broken(*args: Any) -> Any:
+        model = load(*args)
+        model.model.decoder.layers[0] = torch.nn.Linear(3, 3)
+        return model
+
+    monkeypatch.setattr(models, "load_language_model", broken)
+    with pytest.raises(ModelError) as caught:
+        causality.check(config_of(folder), NODES)
+    assert f"proxy.model = {str(folder)!r}: it breaks on 48 tokens" in str(caught.value)
+    assert "TypeError: " in str(caught.value)
 
 
 def test_weights_that_give_no_numbers_are_found_at_the_start(tmp_path: Path) -> None:
@@ -144,6 +201,18 @@ def test_positions_of_models_that_keep_text_apart(tmp_path: Path) -> None:
     ):
         (tmp_path / "config.json").write_text(json.dumps(config))
         assert models.context_length(source, 512) == expected
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_each_trial_has_a_process_of_its_own_that_ends() -> None:
+    def process() -> str:
+        return str(os.getpid())
+
+    found = [
+        ray.get(causality._try_out.options(num_cpus=1).remote(partial(process))) for _ in range(3)
+    ]
+    assert len(set(found)) == 3
+    assert str(os.getpid()) not in found
 
 
 @pytest.mark.usefixtures("ray_session")

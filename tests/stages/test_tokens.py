@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from conftest import save_tiny_opt
 from handmade import commit, full_id, make_step
 
 from engine import schema
@@ -95,3 +97,35 @@ def test_masked_turns_and_thoughts_reach_the_template(tmp_path: Path) -> None:
     assert one is not None
     assert num_scored["all"] == [one, one, None, None, 2 * one]
     assert last == [one, None, None, None, one]
+
+
+def test_a_row_with_a_token_past_the_embedding_is_flagged(tmp_path: Path) -> None:
+    folder = save_tiny_opt(tmp_path / "model")  # 8,192 rows
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    tokenizer["added_tokens"] += [{"id": 8192, "content": "<image>", "special": True, **flags}]
+    path.write_text(json.dumps(tokenizer))
+    step = make_step(tmp_path / "run", "tokens", "unused")
+    rows = [
+        {
+            "id": full_id(str(i)),
+            "turns": [
+                {"role": "user", "content": prompt},
+                {"role": "assistant", "content": "A car."},
+            ],
+            "flag": schema.OK,
+        }
+        for i, prompt in enumerate(("What is it?", "What is on <image>?", "What is on image>?"))
+    ]
+    commit(step, POOL, SHARD, pa.Table.from_pylist(rows, schema=schema.POOL))
+    worker = TokenWorker(ModelSource("proxy.model", str(folder)), "alpaca", max_tokens=128)
+    made = worker(step, worker.read(step, SHARD))
+    assert made.table["flag"].to_pylist() == [schema.OK, schema.UNKNOWN_TOKEN, schema.OK]
+    assert made.flags == {schema.OK: 2, schema.UNKNOWN_TOKEN: 1}
+    assert made.table["input_ids"].is_valid().to_pylist() == [True, False, True]
+    kept = [row["scored"] for row in made.table.to_pylist() if row["scored"]]
+    assert made.counts["scored_tokens"] == sum(map(len, kept))
+    # A configuration that does not say how many rows there are flags none.
+    worker.num_tokens = 0
+    assert worker(step, worker.read(step, SHARD)).flags == {schema.OK: 3}
