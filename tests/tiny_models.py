@@ -97,9 +97,12 @@ OWN: dict[str, dict[str, Any]] = {
     "bamba": {**_MAMBA, "attn_layer_indices": [1]},
     "codegen": {"rotary_dim": 4},
     "deepseek_v2": {"num_experts_per_tok": 2, "topk_group": 1, "n_group": 1},
+    "dots3_note_text": {"head_dim": 16, "per_layer_config": {}},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "falcon_h1": {**_MAMBA, "mlp_multipliers": [1.0] * 2, "ssm_multipliers": [1.0] * 5},
     "gemma4_text": {"per_layer_config": {"05": {"head_dim": 16}}},
+    "gemma4_unified_text": {"per_layer_config": {"05": {"head_dim": 16}}},
+    "gemma3n_text": {"num_kv_shared_layers": 0},
     "gptj": {"rotary_dim": 4},
     "granitemoehybrid": {**_MAMBA, **_MIXED},
     "hunyuan_v1_dense": {"head_dim": 8},
@@ -112,6 +115,13 @@ OWN: dict[str, dict[str, Any]] = {
     "ministral": {"head_dim": 8},
     "nemotron": {"num_key_value_heads": 2},
     "nemotron_h": {"n_groups": 1, "mamba_num_heads": 8},
+    "qwen4_exp_text": {
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 8,
+        "indexer_budget": 16,
+        "indexer_compress_ratio": 4,
+    },
     "recurrent_gemma": {"num_hidden_layers": 3, "block_types": ["recurrent"] * 2 + ["attention"]},
     "reformer": {"is_decoder": True, "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [8, 24]},
     "roc_bert": {"shape_vocab_size": VOCABULARY, "pronunciation_vocab_size": VOCABULARY},
@@ -123,19 +133,21 @@ OWN: dict[str, dict[str, Any]] = {
 def build(kind: str, **overrides: Any) -> PreTrainedModel:
     """A random model in evaluation mode; whatever transformers raises where it can't be built."""
     cls = CONFIG_MAPPING[kind]
-    config = _shrunk(cls(), overrides)
+    config, made = _shrunk(cls(), overrides), MODEL_FOR_CAUSAL_LM_MAPPING[cls]
+    # As transformers does when it loads one: of a model that also sees, the part that reads.
+    if config.sub_configs.get("text_config") is made.config_class:
+        config = config.get_text_config()
     with torch.device("meta"):
-        large = MODEL_FOR_CAUSAL_LM_MAPPING[cls](copy.deepcopy(config)).num_parameters()
+        large = made(copy.deepcopy(config)).num_parameters()
     if large > MAX_PARAMETERS:
         raise ValueError(f"{large:,} parameters")
     torch.manual_seed(0)
-    model = MODEL_FOR_CAUSAL_LM_MAPPING[cls](config).eval()
+    model = made(config).eval()
     return _with_large_weights(model)
 
 
 def _shrunk(config: PretrainedConfig, overrides: dict[str, Any]) -> PretrainedConfig:
-    values = {**_small(config.to_dict()), **OWN.get(config.model_type, {}), **overrides}
-    return type(config).from_dict(values)
+    return type(config).from_dict({**_small(config.to_dict()), **overrides})
 
 
 def _small(values: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +160,9 @@ def _small(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if name in ("id2label", "label2id", "num_labels"):
             continue
-        if isinstance(value, dict):
+        if name == "per_layer_config":
+            small[name] = {k: v for k, v in (value or {}).items() if int(k) < num_layers}
+        elif isinstance(value, dict):
             small[name] = _small(value) if all(isinstance(key, str) for key in value) else value
         elif name in names:
             small[name] = min(value, num_layers)
@@ -162,7 +176,7 @@ def _small(values: dict[str, Any]) -> dict[str, Any]:
             small[name] = SPECIAL.get(name, value and 3)
         else:
             small[name] = value
-    return small
+    return {**small, **OWN.get(str(values.get("model_type")), {})}
 
 
 def _until_all_kinds(kinds: list[str]) -> int:
