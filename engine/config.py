@@ -94,10 +94,10 @@ class FieldMap(Section):
     """Key of the system text."""
     turns: str | None = None
     """Key of the list of turns (chat rows)."""
-    role: str = "role"
-    """Key of the role inside a turn."""
-    content: str = "content"
-    """Key of the text inside a turn."""
+    role: str | None = None
+    """Key of the role inside a turn; unset: role, else from."""
+    content: str | None = None
+    """Key of the text inside a turn; unset: content, else value."""
     thinking: str | None = None
     """Key of what the assistant reasoned before its response (flat rows), or inside a turn."""
     weight: str | None = None
@@ -110,6 +110,8 @@ class FieldMap(Section):
         flat = self.prompt is not None and self.response is not None
         if flat == (self.turns is not None):
             raise ValueError("name either both prompt and response, or turns")
+        if self.turns is not None and (self.input is not None or self.history is not None):
+            raise ValueError("input and history go with prompt and response, not with turns")
         return self
 
 

@@ -71,8 +71,8 @@ def test_page_rejected(reason: str, when: str, example: str, tmp_path: Path) -> 
 
 
 def test_page_names_every_flag_and_reason() -> None:
-    assert len(examples("Mapped")) == 29
-    assert len(examples("Flagged")) == 13
+    assert len(examples("Mapped")) == 33
+    assert len(examples("Flagged")) == 15
     assert len(examples("Rejected")) == 14
     assert [code for code in schema.FLAGS if f"`{code}`" not in SECTIONS["Flagged"]] == []
     assert [code for code in schema.REJECT_REASONS if f"`{code}`" not in SECTIONS["Rejected"]] == []
@@ -310,10 +310,12 @@ def test_flags(turns: list[tuple[str, str]], flag: str) -> None:
     [
         ([], schema.EMPTY_PROMPT, ""),
         ([{"type": "input_text", "text": "a"}, "b"], schema.OK, "ab"),
+        ([{"type": "text", "text": None}], schema.EMPTY_PROMPT, ""),
+        ([None, {}, {"type": "text", "text": None}, "", {"text": "a"}], schema.OK, "a"),
         (
-            [{"type": "text", "text": None}],
+            [{"type": "image", "image": None}],
             schema.NON_TEXT_CONTENT,
-            '[{"text":null,"type":"text"}]',
+            '[{"image":null,"type":"image"}]',
         ),
         (
             [{"type": ["text"], "text": "a"}],

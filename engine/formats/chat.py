@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple, cast
 
 from engine import schema
-from engine.formats.turns import MEDIA, OUR_ROLES, Draft, RowError, Turn
+from engine.formats.media import is_media
+from engine.formats.turns import OUR_ROLES, Draft, Turn
 from engine.formats.values import (
     Row,
+    RowError,
     canonical_value,
     is_absent_json,
     is_empty,
-    is_media,
     is_plain_name,
     json_type,
     reference,
@@ -29,6 +30,8 @@ _TOOL_ROLES: Final = frozenset({"observation", "ipython"})
 _TOOL_PREFIXES: Final = ("tool", "function")
 _CALL_KEYS: Final = ("tool_calls", "function_call")
 _TEXT_PARTS: Final = ("text", "input_text", "output_text")
+_TEXT_TYPES: Final = (None, *_TEXT_PARTS)
+_NO_SYSTEM: Final = Turn(SYSTEM, "")
 _PART_KEYS: Final = frozenset({"type", "text"})
 _MASK_WORDS: Final = {
     **dict.fromkeys(("0", "0.0", "false", "no"), 0),
@@ -64,6 +67,17 @@ def add_turns(draft: Draft, key: str, items: object, keys: TurnKeys) -> None:
         if not isinstance(item, dict):
             raise RowError(schema.WRONG_TYPE, f"{where}: {json_type(item)}, expected an object")
         _add_turn(draft, cast(dict[str, object], item), keys, key, where)
+        if not position and draft.turns and draft.turns[-1] == _NO_SYSTEM:
+            draft.turns.pop()  # nothing was said, as where there is no such turn
+
+
+def is_turn(value: object, keys: TurnKeys) -> bool:
+    """Whether it is an object that has a role and a text."""
+    if not isinstance(value, dict):
+        return False
+    return any(key in value for key in keys.role) and any(
+        key in value for key in (*keys.content, "tool_calls")
+    )
 
 
 def _add_turn(draft: Draft, turn: dict[str, object], keys: TurnKeys, key: str, where: str) -> None:
@@ -76,13 +90,13 @@ def _add_turn(draft: Draft, turn: dict[str, object], keys: TurnKeys, key: str, w
         return
     used = {role_key, text_key}
     calls = [name for name in _CALL_KEYS if not is_absent_json(turn.get(name))]
-    if text is None and calls:  # a turn that only calls a tool has null content, or none
+    used.update(name for name in _CALL_KEYS if name in turn and name not in calls)
+    thinking = add_thinking(draft, turn, keys.thinking, used, where) if role == ASSISTANT else ""
+    # A turn that only calls a tool has null content, or none; so may one that only thought.
+    if text is None and (calls or thinking or (role == SYSTEM and where.endswith("[0]"))):
         text = ""
     elif not isinstance(text, str):
         text = _other(draft, turn, text_key, role, f"{key}[].{text_key}", where)
-    thinking, scored = "", True
-    if role == ASSISTANT:
-        thinking = _thinking(turn, keys.thinking, used)
     scored = _scored(turn, role, keys.masks, used, where)
     draft.turns.append(Turn(role, text, thinking, scored))
     # Turns of their own, so that the id covers the call, the picture.
@@ -94,11 +108,16 @@ def _add_turn(draft: Draft, turn: dict[str, object], keys: TurnKeys, key: str, w
             draft.unused.append(f"{key}[].{name}")
 
 
-def add_media(draft: Draft, holder: Row, where: str = "") -> list[str]:
-    """Append what is no text under the keys of a row or a turn; which keys those are."""
-    if MEDIA.isdisjoint(holder):  # nearly always
-        return []
-    found = [name for name in holder if name in MEDIA and is_media(holder[name])]
+def add_media(draft: Draft, holder: Row, where: str = "", used: Sequence[str] = ()) -> list[str]:
+    """Append what is no text under the keys of a row or a turn; which keys those are.
+
+    Args:
+        draft: to append to.
+        holder: the row or the turn.
+        where: it stands, for errors.
+        used: keys that play another part.
+    """
+    found = [name for name in holder if is_media(name, holder[name]) and name not in used]
     for name in found:
         draft.turns.append(Turn(name, reference(holder[name], where or name)))
         draft.has_other_parts = True
@@ -148,13 +167,13 @@ def _other(draft: Draft, turn: Row, key: str, role: str, name: str, where: str) 
         raise RowError(schema.MISSING_FIELD, f"{where}: no {key}")
     value = turn[key]
     if isinstance(value, list):
-        parts = cast(list[object], value)
-        texts = [text for part in parts if (text := _part(part)) is not None]
-        if len(texts) == len(parts):
-            draft.unused += [f"{name}[].{other}" for part in parts for other in _others(part)]
+        filled = [part for part in cast(list[object], value) if not _is_blank_part(part)]
+        texts = [text for part in filled if (text := _part(part)) is not None]
+        if len(texts) == len(filled):
+            draft.unused += [f"{name}[].{other}" for part in filled for other in _others(part)]
             return "".join(texts)
         draft.has_other_parts = True
-        return canonical_value(parts, where)
+        return canonical_value(cast(object, value), where)
     if role not in OUR_ROLES:  # what a tool was given or gave back, in any shape
         return canonical_value(value, where)
     raise RowError(schema.WRONG_TYPE, f"{where}.{key}: {json_type(value)}, expected text")
@@ -171,11 +190,18 @@ def _part(part: object) -> str | None:
         fields = cast(dict[str, object], part)
         text = fields.get("text")
         kind = fields.get("type")
-        if isinstance(text, str) and (kind is None or kind in _TEXT_PARTS):
-            return (
-                None if any(name in MEDIA and is_media(fields[name]) for name in fields) else text
-            )
+        if isinstance(text, str) and (kind in _TEXT_TYPES):
+            return None if any(is_media(name, fields[name]) for name in fields) else text
     return None
+
+
+def _is_blank_part(part: object) -> bool:
+    """Whether a part holds nothing: null, ``{}``, a part of text without one."""
+    if isinstance(part, dict):
+        fields = cast(dict[str, object], part)
+        if fields.get("type") in _TEXT_TYPES:
+            return all(is_empty(fields[name]) for name in fields if name != "type")
+    return not isinstance(part, list | tuple) and is_empty(part)
 
 
 def _others(part: object) -> list[str]:
@@ -189,12 +215,22 @@ def _others(part: object) -> list[str]:
 # ── thoughts and masks ───────────────────────────────────────────────────────────────────────────
 
 
-def _thinking(turn: Row, keys: tuple[str, ...], used: set[str]) -> str:
+def add_thinking(
+    draft: Draft, holder: Row, keys: tuple[str, ...], used: set[str], where: str
+) -> str:
+    """What was reasoned, under the first of the keys of a row or a turn that holds it.
+
+    Of what is no text but a list or an object the JSON, and the draft notes that it is none.
+    ``thinking: true`` is no thought.
+    """
     for key in keys:
-        value = turn.get(key)
-        if isinstance(value, str) and value:
-            used.update(other for other in keys if turn.get(other) == value)
-            return value
+        value = holder.get(key)
+        if isinstance(value, str | list | dict) and not is_empty(value):
+            used.update(other for other in keys if holder.get(other) == value)
+            if isinstance(value, str):
+                return value
+            draft.has_other_parts = True
+            return canonical_value(cast(object, value), f"{where}.{key}" if where else key)
     return ""
 
 

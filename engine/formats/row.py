@@ -5,21 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from engine import schema
-from engine.formats.chat import TurnKeys, add_media, add_turns
+from engine.formats.answers import CHOSEN, add_chosen, is_conversation
+from engine.formats.beside import add_beside
+from engine.formats.chat import TurnKeys, add_media, add_turns, is_turn
 from engine.formats.flat import (
-    CHOSEN,
     Flat,
-    add_chosen,
     add_flat,
     add_system,
     drop_repeated_system,
     filled_format,
-    is_conversation,
     present_format,
     refuse_half,
 )
-from engine.formats.turns import Draft, RowError, Turn, flag_of, refuse_surrogates
-from engine.formats.values import Row, is_absent_json, is_empty, reference, shown_names
+from engine.formats.turns import Draft, Turn, flag_of, refuse_surrogates
+from engine.formats.values import (
+    Row,
+    RowError,
+    is_absent_json,
+    is_empty,
+    reference,
+    shown_names,
+)
 
 if TYPE_CHECKING:
     from engine.config import FieldMap
@@ -67,8 +73,8 @@ def convert(row: Row, fields: FieldMap | None = None) -> Converted:
     else:
         add_system(draft, row, _SYSTEM_KEYS)
         _add_found(draft, row)
-        _add_tools(draft, row)
-        draft.used += add_media(draft, row)
+    _add_tools(draft, row)
+    draft.used += add_media(draft, row, used=draft.used)
     refuse_surrogates(draft.turns)
     used, unused = draft.used, draft.unused
     for key, value in row.items():
@@ -80,18 +86,14 @@ def convert(row: Row, fields: FieldMap | None = None) -> Converted:
 
 def looks_like_turns(value: object) -> bool:
     """Whether it is a list of objects that have a role and a text."""
-    if not is_conversation(value):
-        return False
-    first = cast(list[dict[str, object]], value)[0]
-    return any(key in first for key in _TURN_KEYS.role) and any(
-        key in first for key in (*_TURN_KEYS.content, "tool_calls")
-    )
+    return is_conversation(value) and is_turn(cast(list[object], value)[0], _TURN_KEYS)
 
 
 def _add_found(draft: Draft, row: Row) -> None:
     for key in _CHAT:
         if key in row and not is_empty(row[key]):
             _add_chat(draft, row, key, _TURN_KEYS)
+            add_beside(draft, row, key, _TURN_KEYS)
             return
     flat = filled_format(row)
     if flat is not None:
@@ -105,6 +107,7 @@ def _add_found(draft: Draft, row: Row) -> None:
     for key in _CHAT_IF_TURNS:
         if key in row and looks_like_turns(row[key]):
             _add_chat(draft, row, key, _TURN_KEYS)
+            add_beside(draft, row, key, _TURN_KEYS)
             return
     # Nothing holds what it should: what is there says what is wrong.
     flat = present_format(row)
@@ -132,15 +135,22 @@ def _add_chat(draft: Draft, row: Row, key: str, keys: TurnKeys) -> None:
 def _add_tools(draft: Draft, row: Row) -> None:
     """Tools that the row offers: its response was written with them in sight."""
     for key in _TOOLS:
-        if key in row and not is_absent_json(row[key]):
-            draft.turns.append(Turn(key, reference(row[key], key)))
+        if key in row and key not in draft.used:
             draft.used.append(key)
+            if not is_absent_json(row[key]):
+                draft.turns.append(Turn(key, reference(row[key], key)))
 
 
 def _add_named(draft: Draft, row: Row, fields: FieldMap) -> None:
-    """Only the keys that `fields` names are looked at; inside turns those of masks and the like."""
+    """Of the keys for texts and turns only those that `fields` names are looked at; inside turns
+    those of masks and the like.
+    """
     add_system(draft, row, _one(fields.system))
-    keys = TurnKeys((fields.role,), (fields.content,), roles=fields.roles)
+    keys = _TURN_KEYS._replace(roles=fields.roles)
+    if fields.role is not None:
+        keys = keys._replace(role=(fields.role,))
+    if fields.content is not None:
+        keys = keys._replace(content=(fields.content,))
     if fields.weight is not None:
         keys = keys._replace(masks=(fields.weight,))
     if fields.turns is not None:
@@ -150,7 +160,7 @@ def _add_named(draft: Draft, row: Row, fields: FieldMap) -> None:
         return
     prompt, response = cast(str, fields.prompt), cast(str, fields.response)
     known = (_one(fields.input), _one(fields.history), _one(fields.thinking))
-    add_flat(draft, row, Flat(prompt, response, *known), _TURN_KEYS)
+    add_flat(draft, row, Flat(prompt, response, *known), keys)
     drop_repeated_system(draft)
 
 

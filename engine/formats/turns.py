@@ -9,19 +9,12 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from engine import schema
+from engine.formats.media import has_mark, is_media_name
+from engine.formats.values import RowError
 from engine.schema import ASSISTANT, INPUT, SYSTEM, USER
 
 OUR_ROLES: Final = frozenset({SYSTEM, USER, INPUT, ASSISTANT})
-MEDIA: Final = frozenset(
-    {
-        *("image", "images", "image_path", "image_paths", "image_url", "image_urls", "image_file"),
-        *("video", "videos", "video_path", "video_paths", "video_url"),
-        *("audio", "audios", "audio_path", "audio_paths", "audio_url"),
-    }
-)
-"""Keys, of a row or a turn, that name or hold what is no text, and roles of the turns that keep
-them: a row's id covers its images."""
-_NO_TOOLS: Final = OUR_ROLES | MEDIA
+_PROMPTS: Final = frozenset({USER, INPUT})
 
 # INPUT belongs to the USER turn before it.
 _ALTERNATING: Final = frozenset(
@@ -38,18 +31,6 @@ class Turn(NamedTuple):
     """What an assistant reasoned before it, where the pool keeps that apart."""
     scored: bool = True
     """False for an assistant turn that the pool masks: it is context."""
-
-
-class RowError(ValueError):
-    """The row never became a conversation; `detail` names keys and places, never the row's text."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
 
 
 class Draft:
@@ -96,9 +77,9 @@ def flag_of(draft: Draft) -> str:
     """The first flag that holds, in the order of docs/formats.md, else ok."""
     turns = draft.turns
     roles = [turn.role for turn in turns]
-    if not OUR_ROLES.issuperset(roles) and not _NO_TOOLS.issuperset(roles):
+    if not OUR_ROLES.issuperset(roles) and not all(map(_is_no_tool, roles)):
         return schema.TOOL_TURN
-    if draft.has_other_parts:
+    if draft.has_other_parts or any(has_mark(t.content) for t in turns if t.role in _PROMPTS):
         return schema.NON_TEXT_CONTENT
     if ASSISTANT not in roles:
         return schema.NO_RESPONSE
@@ -144,6 +125,11 @@ def _canonical_turn(turn: Turn) -> tuple[object, ...]:
     if turn.thinking:
         more["thinking"] = turn.thinking
     return (turn.role, turn.content, more) if more else (turn.role, turn.content)
+
+
+def _is_no_tool(role: str) -> bool:
+    """A picture stands in a turn that has its key as role: the row's id covers it."""
+    return role in OUR_ROLES or is_media_name(role)
 
 
 def _is_blank(text: str) -> bool:

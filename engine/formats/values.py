@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from engine import schema
-from engine.formats.turns import RowError
 
 Row = Mapping[str, object]
 
@@ -21,7 +20,9 @@ are; of a larger one the digest does, as `raw` has the rest."""
 
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_.-]{0,39}"
 _PLAIN_NAME: Final = re.compile(rf"{_NAME}(\[\]\.{_NAME}){{0,2}}", re.ASCII)
-_EMPTY_JSON: Final = frozenset({"[]", "{}", "null"})
+_EMPTY_WORDS: Final = frozenset({"", "null", "none", "nan"})
+_MAX_EMPTY_JSON: Final = 256
+"""Characters of JSON in a text up to which it may hold nothing."""
 _JSON_TYPES: Final[dict[type, str]] = {
     type(None): "null",
     bool: "true or false",
@@ -31,6 +32,18 @@ _JSON_TYPES: Final[dict[type, str]] = {
     list: "a list",
     dict: "an object",
 }
+
+
+class RowError(ValueError):
+    """The row never became a conversation; `detail` names keys and places, never the row's text."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
 
 
 def is_empty(value: object) -> bool:
@@ -59,17 +72,17 @@ def is_empty(value: object) -> bool:
 
 def is_absent_json(value: object) -> bool:
     """Whether a value that some sets hold as JSON in a text (tools, calls) counts as none."""
-    if isinstance(value, str):
-        return not value or value.strip() in _EMPTY_JSON
-    return not value or is_empty(value)
-
-
-def is_media(value: object) -> bool:
-    """Whether it can name or hold an image: a text, bytes, a list or an object, none of it empty.
-
-    ``has_image: 0`` and ``image: false`` are no images.
-    """
-    return isinstance(value, str | bytes | list | dict) and not is_empty(value)
+    if not isinstance(value, str):
+        return not value or is_empty(value)
+    text = value.strip()
+    if text.lower() in _EMPTY_WORDS:
+        return True
+    if len(text) > _MAX_EMPTY_JSON or text[0] not in "[{":
+        return False
+    try:
+        return is_empty(json.loads(text))
+    except (ValueError, RecursionError):
+        return False
 
 
 def text_of(row: Row, key: str) -> str:

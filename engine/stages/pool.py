@@ -43,7 +43,7 @@ from engine.step import REJECTED_FILE, Outcome, Step
 from engine.storage import patiently
 
 NAME = "pool"
-VERSION = 6
+VERSION = 7
 
 # What a row is before the rows ahead of it are known: no `row`, `line` within the piece, no flag
 # `duplicate`.

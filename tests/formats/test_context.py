@@ -12,7 +12,6 @@ import pytest
 from engine import schema
 from engine.config import FieldMap
 from engine.formats import RowError, Turn, convert, find, is_empty, is_plain_name
-from engine.formats.turns import MEDIA
 
 U, A = Turn("user", "q"), Turn("assistant", "a")
 MASKED = Turn("assistant", "a", scored=False)
@@ -123,7 +122,14 @@ def test_history_in_another_shape_is_rejected_not_dropped(history: object) -> No
     assert convert(row, FieldMap(prompt="instruction", response="output")).unused == ("history",)
 
 
-@pytest.mark.parametrize("key", sorted(MEDIA))
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("image", "images", "image_path", "image_id", "video", "audio", "audio_url", "img"),
+        *("media", "picture", "image_bytes", "image_base64", "images_path", "image_name"),
+        *("decoded_image", "image0", "image_1", "Image", "imageUrl", "wav", "speech", "photos"),
+    ],
+)
 def test_media_are_flagged_and_in_the_id(key: str) -> None:
     for value in ("a.png", ["a.png"], {"path": "a.png", "bytes": None}, b"\xff"):
         for row in (chat(**{key: value}), chat({key: value})):
@@ -139,11 +145,6 @@ def test_a_large_picture_stands_in_the_turns_by_its_digest() -> None:
     value = "x" * 5000
     digest = hashlib.sha256(json.dumps(value).encode()).hexdigest()
     assert convert(chat(image=value)).turns[2] == Turn("image", f"sha256:{digest}")
-
-
-def test_a_placeholder_without_a_picture_is_text() -> None:
-    row = {"prompt": "What does <image> do in SVG?", "response": "a"}
-    assert convert(row).flag == schema.OK
 
 
 @pytest.mark.parametrize("key", ["reasoning_content", "thinking", "reasoning"])
@@ -290,9 +291,9 @@ def test_every_other_key_is_listed_where_it_stands() -> None:
 
 def test_fields_name_history_thoughts_and_weights() -> None:
     fields = FieldMap(prompt="p", response="r", history="before", thinking="why")
-    row = {"p": "q", "r": "a", "before": [["h", "g"]], "why": "t", "image": "x", "history": "y"}
+    row = {"p": "q", "r": "a", "before": [["h", "g"]], "why": "t", "context": "x", "history": "y"}
     answer = Turn("assistant", "a", "t")
-    assert convert(row, fields) == ((*BEFORE, U, answer), schema.OK, ("image", "history"))
+    assert convert(row, fields) == ((*BEFORE, U, answer), schema.OK, ("context", "history"))
     fields = FieldMap(turns="messages", weight="score", thinking="why")
     found = convert(chat({}, {"score": 0, "weight": 1, "why": "t"}), fields)
     assert found.turns[1] == Turn("assistant", "a", "t", scored=False)
