@@ -17,6 +17,19 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
+def blobs(folder: Path, kind: str) -> list[Path]:
+    """Where the hub's cache keeps what the links of a snapshot stand for; none for other folders.
+
+    Args:
+        folder: as resolved.
+        kind: ``models`` or ``datasets``.
+    """
+    whole = folder.parent.parent
+    if folder.parent.name != "snapshots" or not whole.name.startswith(f"{kind}--"):
+        return []
+    return [whole / "blobs", whole.parent / "blobs"]  # its own, and those shared by all
+
+
 def cannot_be(name: str) -> bool:
     """Whether a name is none that the hub could know: of a file, or with too many parts."""
     return not _NAME.fullmatch(name) or name.endswith((".gguf", ".bin", ".safetensors"))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from engine import hub
 from engine.errors import ModelError, in_short
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -137,7 +138,7 @@ def _module_folders(folder: Path) -> list[Path]:
 
 
 def _links_out(folder: Path) -> Iterator[str]:
-    homes = [folder.resolve(), *_blobs(folder.resolve())]
+    homes = [folder.resolve(), *hub.blobs(folder.resolve(), "models")]
     links = {
         path
         for place in (folder, *_module_folders(folder))
@@ -150,14 +151,6 @@ def _links_out(folder: Path) -> Iterator[str]:
         target = path.resolve()
         if not any(target.is_relative_to(home) for home in homes):
             yield f"{path.relative_to(folder)}: a link to {target}"
-
-
-def _blobs(folder: Path) -> list[Path]:
-    """Where the hub's cache keeps what the links of a snapshot stand for."""
-    model = folder.parent.parent
-    if folder.parent.name != "snapshots" or not model.name.startswith("models--"):
-        return []
-    return [model / "blobs", model.parent / "blobs"]  # this model's, and those shared by all
 
 
 def _names_out(folder: Path) -> Iterator[str]:

@@ -24,7 +24,7 @@ from engine.formats import json_text
 from engine.readers import PoolFile
 from engine.readers.jsonl import BOM
 from engine.readers.kinds import Kind
-from engine.readers.table import least_bytes
+from engine.readers.table import least_bytes, objects
 from engine.storage import is_disk_error
 
 Lines = npt.NDArray[np.int64]
@@ -199,10 +199,8 @@ def _as_json(batch: pa.RecordBatch, place: int) -> bytes:
     row = batch.slice(place, 1)
     if least_bytes(row.to_struct_array())[0] > MAX_ROW_BYTES:
         return NO_ROW  # it would be rejected unread
-    try:
-        return json_text(row.to_pylist()[0]).encode()
-    except UnicodeDecodeError:  # Parquet's writers need not check their text
-        return NO_ROW
+    found = objects(row)  # None for text that is not UTF-8, as Parquet's writers need not check it
+    return json_text(found[0]).encode() if found else NO_ROW
 
 
 # ── what is read from its beginning ──────────────────────────────────────────────────────────────

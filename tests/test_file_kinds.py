@@ -198,6 +198,8 @@ def test_an_object_around_the_rows(tmp_path: Path, text: str) -> None:
         '{"prompt": "p", "response": "r"}',
         '\n{\n  "prompt": "p",\n  "tags": [1, 2]\n}\n',
         '{"messages": [{"role": "user"}]}',
+        '{"prompt": "q", "response": "a", "examples": [{"x": 1}]}',
+        '{"messages": [{"role": "user", "content": "q"}], "data": [{"x": 1}], "test": [{}]}',
     ],
 )
 def test_one_object_may_be_one_row(tmp_path: Path, text: str) -> None:
@@ -210,6 +212,10 @@ def test_one_object_may_be_one_row(tmp_path: Path, text: str) -> None:
     ("text", "what", "fix"),
     [
         ('{"train": [{"a": 1}], "test": [{"a": 2}]}', "several keys: train, test", ".train[]"),
+        ('{"train": [{"a": 1}], "dev": [{"a": 2}]}', "several keys: train, dev", ".train[]"),
+        ('{"valid": [{"a": 1}], "train": [{"a": 2}]}', "several keys: valid, train", ".valid[]"),
+        ('{"data": [{"a": 1}], "more": [{"a": 2}]}', "several keys: data, more", ".data[]"),
+        ('{"prompt": 1, "v": "1", "data": [{}], "x": [{}]}', "several keys: data, x", "jq"),
         ('{"instruction": {"0": "x"}, "output": {"0": "y"}}', "no key", "orient='records'"),
         ('{"instruction": ["x"], "output": ["y"]}', "no key", "orient='records'"),
         ('{"data": [{"a": 1}], }', "Expecting property name", "mend"),

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from engine import schema
+from engine import sampling, schema
 from engine.errors import BrokenFileError, PoolError
 from engine.formats import Turn, to_conversation
 from engine.readers import (
@@ -936,3 +936,57 @@ def test_a_linked_folder_leads_out_as_well(tmp_path: Path, named: str) -> None:
         return
     with pytest.raises(PoolError, match="a link leads out of"):
         find_files([f"{tmp_path}/pool/{named}"])
+
+
+@pytest.mark.parametrize("named", ["", "*", "data", "data/*.parquet", "**/*.parquet"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_snapshot_where_the_hub_puts_it(tmp_path: Path, named: str, shared: bool) -> None:
+    """Its links lead to blobs beside the snapshots, or to those that all share."""
+    whole = tmp_path / "datasets--x--y"
+    blobs = (tmp_path if shared else whole) / "blobs"
+    blobs.mkdir(parents=True)
+    pq.write_table(pa.table({"prompt": ["q"], "response": ["a"]}), blobs / "0f3a")
+    data = whole / "snapshots" / "c0ffee" / "data"
+    data.mkdir(parents=True)
+    (data / "train-00000-of-00001.parquet").symlink_to(blobs / "0f3a")
+    (file,) = find_files([f"{data.parent}/{named}"])
+    assert file.name == "train-00000-of-00001.parquet"
+    assert rows(lines_of(file)) == [(1, '{"prompt":"q","response":"a"}')]
+    (data / "innocent.jsonl").symlink_to(write(tmp_path / "secret.jsonl", b"{}").path)
+    if not named.endswith(".parquet"):
+        with pytest.raises(PoolError, match="a link leads out of"):
+            find_files([f"{data.parent}/{named}"])
+
+
+DATES = {
+    "ms": (
+        pa.array([0, 10**17], pa.timestamp("ms")),
+        '"1970-01-01T00:00:00"',
+        "100000000000000000",
+    ),
+    "day": (pa.array([0, 10**7], pa.date32()), '"1970-01-01"', "10000000"),
+    "for": (pa.array([1, 2**62], pa.duration("s")), '"0:00:01"', str(2**62)),
+    "zone": (pa.array([0, 1], pa.timestamp("s", "Mars/Base")), "0", "1"),
+    "in": (
+        pa.array([{"x": [0]}, {"x": [10**17]}], pa.struct([("x", pa.list_(pa.timestamp("ms")))])),
+        '{"x":["1970-01-01T00:00:00"]}',
+        '{"x":[100000000000000000]}',
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DATES)
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_dates_that_python_cannot_hold_are_numbers(tmp_path: Path, kind: str, suffix: str) -> None:
+    values, first, second = DATES[kind]
+    table = pa.table({"prompt": ["q", "r"], "at": values})
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_stream(str(path), table.schema) as stream:
+            stream.write_table(table)
+    expected = [f'{{"prompt":"q","at":{first}}}', f'{{"prompt":"r","at":{second}}}']
+    assert [line.raw for line in lines_of(PoolFile(path, path.name))] == expected
+    sample = sampling.draw((str(path),), 10, seed=1)
+    assert [line.decode() for line in sample.lines] == expected

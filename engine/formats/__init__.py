@@ -1,9 +1,9 @@
 """One row of a pool, in whatever format, to one conversation. Pure: no files, no Ray.
 
 Formats are told apart by their keys. What is mapped, what is flagged and what is rejected is said
-once, in ``docs/formats.md``, whose every line is a test. `row` finds the format, `flat`, `chat` and
-`answers` read what there is, `beside` and `history` what stands around it, `media` knows pictures by
-their names, `turns` is what comes out, `values` what may be in a row.
+once, in ``docs/formats.md``, whose every line is a test. `row` finds the format; `flat`, `chat` and
+`answers` read what there is, `beside` and `history` what stands around it; `media` knows pictures
+by their names, `turns` is what comes out, `values` what may be in a row.
 """
 
 from engine.formats.names import Found, find

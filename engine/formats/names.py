@@ -16,8 +16,8 @@ class Found:
     value: object
     path: tuple[str, ...]
     """The keys that lead to it, from the row inwards."""
-    holder: Row
-    """The object that holds it."""
+    holders: tuple[Row, ...]
+    """The objects on the way, as many: the row first, the one that holds the value last."""
 
     @property
     def text(self) -> str:
@@ -29,17 +29,16 @@ class Found:
     def left_of(self, unused: Sequence[str]) -> tuple[str, ...]:
         """The row's keys that play no part, when this value plays one.
 
-        Of the object that holds it the other keys are named instead of its own.
+        Of the objects on the way to it the other keys are named instead of their own.
         """
-        top = self.path[0]
-        left = [name for name in unused if name != top]
-        if len(self.path) > 1 and len(left) < len(unused):
-            start = ".".join(self.path[:-1])
-            left += [
-                f"{start}.{name}"
-                for name, value in self.holder.items()
-                if name != self.path[-1] and not is_empty(value)
-            ]
+        left = [name for name in unused if name != self.path[0]]
+        if len(left) == len(unused):
+            return tuple(left)
+        for depth, (key, holder) in enumerate(zip(self.path, self.holders, strict=True)):
+            if depth:
+                start = ".".join(self.path[:depth])
+                others = [name for name in holder if name != key and not is_empty(holder[name])]
+                left += [f"{start}.{name}" for name in others]
         return tuple(left)
 
 
@@ -50,13 +49,14 @@ def find(row: Row, name: str) -> Found | None:
     """
     value = row.get(name)
     if not is_empty(value):
-        return Found(value, (name,), row)
+        return Found(value, (name,), (row,))
     at = name.find(".")
     while at >= 0:
         inside = row.get(name[:at])
         if isinstance(inside, dict):
             found = find(cast("dict[str, object]", inside), name[at + 1 :])
             if found is not None:
-                return Found(found.value, (name[:at], *found.path), found.holder)
+                path = (name[:at], *found.path)
+                return Found(found.value, path, (row, *found.holders))
         at = name.find(".", at + 1)
     return None

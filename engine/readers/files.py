@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final, NoReturn
 
+from engine import hub
 from engine.errors import PoolError
 from engine.readers.kinds import KNOWN, kind_of
 from engine.readers.saved import SPLITS, check_splits, of_rows
@@ -107,8 +108,13 @@ def _below(folder: Path, base: Path | None = None) -> list[Path]:
 
 
 def _inside(folder: Path, file: Path) -> Path:
-    """Refuse a link that leads out of what was named: it could lead anywhere."""
-    if not file.resolve().is_relative_to(folder.resolve()):
+    """Refuse a link that leads out of what was named: it could lead anywhere.
+
+    The hub's cache keeps the files of a snapshot, or of folders in it, elsewhere.
+    """
+    own = folder.resolve()
+    blobs = (home for base in (own, *own.parents) for home in hub.blobs(base, "datasets"))
+    if not any(file.resolve().is_relative_to(home) for home in (own, *blobs)):
         fix = "name the file itself, if you mean it, or move the link out of the pool"
         raise PoolError(f"a link leads out of {folder}", f"{file} → {file.resolve()}", fix)
     return file

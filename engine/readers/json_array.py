@@ -13,7 +13,7 @@ from typing import Final
 
 from engine import schema
 from engine.errors import BrokenFileError
-from engine.formats import json_type
+from engine.formats import RowError, json_type, to_conversation
 from engine.readers.jsonl import BOM, decoder, parse, problem
 from engine.readers.line import Line, too_large
 
@@ -91,7 +91,11 @@ def _spans(path: Path, text: str, at: int) -> Iterator[tuple[int, int]]:
 
 
 def _read_object(path: Path, text: str, at: int, max_row_bytes: int) -> Iterator[Line]:
-    """The rows under the one key of `ROW_KEYS` that holds some; without one the object is a row."""
+    """The rows under the one key of `ROW_KEYS` that holds some; without one the object is a row.
+
+    Where that key's list is not the only one of objects, nobody knows which is meant, unless the
+    object is a conversation itself.
+    """
     lists: dict[str, int] = {}
     is_row = False
     for key, start, end in _members(path, text, at):
@@ -99,17 +103,30 @@ def _read_object(path: Path, text: str, at: int, max_row_bytes: int) -> Iterator
             if end < len(text):
                 raise _syntax_error(path, text, end, "Extra data")
             break
-        if key in ROW_KEYS and text.startswith("[", start) and _holds_rows(path, text, start):
+        if text.startswith("[", start) and _holds_rows(text, start):
             lists[key] = start
         is_row |= text.startswith('"', start) or key.startswith(("messages", "conversation"))
-    if len(lists) == 1:
-        (start,) = lists.values()
-        yield from _read_array(path, text, start, max_row_bytes, is_all=False)
-    elif is_row and not lists:
+    if lists.keys().isdisjoint(ROW_KEYS):
+        lists = {}
+    if is_row and (not lists or _is_conversation(text, at, max_row_bytes)):
         line, raw = text.count("\n", 0, at) + 1, text[at:].rstrip(" \t\n\r").encode()
         yield parse(line, raw) if len(raw) <= max_row_bytes else too_large(line, max_row_bytes)
+    elif len(lists) == 1:
+        (start,) = lists.values()
+        yield from _read_array(path, text, start, max_row_bytes, is_all=False)
     else:
         raise _no_rows(path, text, at, list(lists))
+
+
+def _is_conversation(text: str, at: int, max_row_bytes: int) -> bool:
+    """Whether the object at a place is a row in a format that is known by its keys."""
+    if len(text) - at > max_row_bytes:
+        return False
+    try:
+        to_conversation(json.loads(text[at:]))
+    except (RowError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _members(path: Path, text: str, at: int) -> Iterator[tuple[str | None, int, int]]:
@@ -146,7 +163,7 @@ def _end_of(path: Path, text: str, at: int) -> int:
     return text.rindex("]", at, behind) + 1
 
 
-def _holds_rows(path: Path, text: str, at: int) -> bool:
+def _holds_rows(text: str, at: int) -> bool:
     """Whether the array at a place holds objects, by its first element."""
     first = _skip_space(text, at + 1)
     return text.startswith("{", first)

@@ -92,7 +92,7 @@ def _rows(batch: pa.RecordBatch, max_row_bytes: int) -> Iterator[dict[str, Any] 
     sizes = least_bytes(batch.to_struct_array())
     for start, stop in pairwise(shard_bounds(sizes, BATCH_ROWS, _GROUP_BYTES)):
         group = batch.slice(start, stop - start)
-        rows = _objects(group) if sizes[start:stop].max() <= max_row_bytes else None
+        rows = objects(group) if sizes[start:stop].max() <= max_row_bytes else None
         if rows is not None:
             yield from rows
             continue
@@ -100,15 +100,52 @@ def _rows(batch: pa.RecordBatch, max_row_bytes: int) -> Iterator[dict[str, Any] 
             if size > max_row_bytes:
                 yield schema.ROW_TOO_LARGE
             else:
-                yield (_objects(group.slice(at, 1)) or [schema.INVALID_UTF8])[0]
+                yield (objects(group.slice(at, 1)) or [schema.INVALID_UTF8])[0]
 
 
-def _objects(batch: pa.RecordBatch) -> list[dict[str, Any]] | None:
-    """The rows; None where a text is not UTF-8."""
+def objects(batch: pa.RecordBatch) -> list[dict[str, Any]] | None:
+    """The rows; None where a text is not UTF-8, or Python has none of several rows' dates."""
     try:
         return batch.to_pylist()
     except UnicodeDecodeError:
         return None
+    except (OverflowError, ValueError, KeyError, pa.ArrowException):  # of dates and time zones
+        return objects(_numbered(batch)) if len(batch) == 1 else None
+
+
+def _numbered(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with the numbers that dates and times are kept as.
+
+    Raises:
+        ValueError: it has none, or they cannot be had.
+    """
+    kinds = [_number_type(field.type) for field in batch.schema]
+    if kinds == batch.schema.types:
+        raise ValueError("a value cannot be read")
+    named = zip(batch.schema.names, kinds, strict=True)
+    try:
+        return batch.cast(pa.schema([pa.field(name, kind) for name, kind in named]))
+    except pa.ArrowException as error:
+        raise ValueError(f"a date or time cannot be read: {error}") from None
+
+
+def _number_type(kind: pa.DataType) -> pa.DataType:
+    """The type with whole numbers in the place of dates and times, at any depth."""
+    if pa.types.is_date32(kind) or pa.types.is_time32(kind):
+        return pa.int32()
+    if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
+        return pa.int64()
+    if pa.types.is_dictionary(kind):
+        return _number_type(kind.value_type)
+    if pa.types.is_struct(kind):
+        fields = [kind.field(at) for at in range(kind.num_fields)]
+        return pa.struct([field.with_type(_number_type(field.type)) for field in fields])
+    if pa.types.is_map(kind):
+        return pa.map_(_number_type(kind.key_type), _number_type(kind.item_type))
+    for is_kind, make in _LISTS:
+        if is_kind(kind):
+            return make(kind.value_field.with_type(_number_type(kind.value_type)))
+    return kind
 
 
 def least_bytes(array: pa.Array) -> npt.NDArray[np.int64]:
@@ -138,6 +175,12 @@ def least_bytes(array: pa.Array) -> npt.NDArray[np.int64]:
         parents = np.asarray(pc.call_function("list_parent_indices", [array]))
         return np.bincount(parents, inside, len(array)).astype(np.int64)
     return np.ones(len(array), dtype=np.int64)
+
+
+_LISTS: Final = (
+    (pa.types.is_list, pa.list_),
+    (pa.types.is_large_list, pa.large_list),
+)
 
 
 def _is_text(kind: pa.DataType) -> bool:

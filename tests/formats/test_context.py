@@ -323,6 +323,14 @@ def test_find(name: str, text: str, unused: tuple[str, ...]) -> None:
     assert (found.text, found.left_of(tuple(row))) == (text, unused)
 
 
+def test_of_every_object_on_the_way_the_other_keys_are_left() -> None:
+    row = {"meta": {"info": {"source": "s", "y": 1}, "other": 2, "empty": {}}, "id": 3}
+    found = find(row, "meta.info.source")
+    assert found is not None
+    assert found.left_of(("meta", "id")) == ("id", "meta.other", "meta.info.y")
+    assert found.left_of(("id",)) == ("id",)
+
+
 @pytest.mark.parametrize("name", ["b", "meta.w", "meta.empty", "a.x", "meta..y", ".", ""])
 def test_find_nothing(name: str) -> None:
     assert find({"a": 1, "meta": {"y": "in", "empty": []}}, name) is None
