@@ -8,8 +8,9 @@ key in every row.
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -22,6 +23,16 @@ MAX_LISTED = 200
 """Names that a record lists."""
 MAX_SHOWN = 8
 """Names that a line on the screen lists."""
+
+
+_ROLES = frozenset(
+    {"role", "from", "speaker", "who", "author", "sender", "participant", "name", "agent", "user"}
+)
+_TEXTS = frozenset(
+    {"content", "value", "text", "says", "message", "utterance", "body", "msg", "say", "contents"}
+)
+_NO_TURNS = re.compile(r"history|tool|function|reject|completions|non_prefer|_log|^log|negative")
+"""Keys under which objects with a role and a text are none that a row is scored for."""
 
 
 class Names:
@@ -101,30 +112,30 @@ class Census:
             if formats.is_empty(value):
                 continue
             self.rejected.add((key,))
-            if isinstance(value, list) and isinstance(value[0], dict):
-                first = cast("dict[str, object]", value[0])
+            first = cast("list[object]", value)[0] if isinstance(value, list) else None
+            if isinstance(first, dict) and _may_be_turns(key, first):
                 self.lists.add((key, *(f"{key}[].{name}" for name in first)))
 
     def add_without_source(self, row: Mapping[str, Any]) -> None:
         """Count the keys of a row that lacks the configured source field."""
         self.num_without_source += 1
-        for key, value in row.items():
-            if isinstance(value, dict):
-                inside = cast("dict[str, object]", value)
-                self.without_source.add(f"{key}.{name}" for name in inside)
-            else:
-                self.without_source.add((key,))
+        self.without_source.add(_leaves(row))
+
+    def turn_keys(self) -> tuple[str, str]:
+        """The key under which most rejected rows hold what may be turns, and the keys in those."""
+        listed = list(self.lists.listed())
+        key = next((name for name in listed if "[]" not in name), "")
+        inside = [name for name in listed if name.startswith(f"{key}[].")]
+        return key, ", ".join(name.partition("[].")[2] for name in inside[:MAX_SHOWN])
 
     def fields_hint(self) -> str:
         """Which settings would map the rejected rows, as far as their keys tell."""
-        lists = [name for name in self.lists.listed() if "[]" not in name]
-        if lists:
-            inside = [name for name in self.lists.listed() if name.startswith(f"{lists[0]}[].")]
-            words = ", ".join(name.partition("[].")[2] for name in inside[:MAX_SHOWN])
+        key, words = self.turn_keys()
+        if key:
             return (
-                f"the rows hold lists of objects under {lists[0]!r} (each with {words}): --set "
-                f"pool.fields.turns={lists[0]}, and pool.fields.role=… pool.fields.content=… where "
-                "their keys are not role and content"
+                f"the rows hold lists of objects under {key!r} (each with {words}): --set "
+                f"pool.fields.turns={key}, and pool.fields.role=… pool.fields.content=… where "
+                "their keys are not role and content, or from and value"
             )
         names = list(self.rejected.listed())
         prompt = closest(names, PROMPTS) or "…"
@@ -134,6 +145,24 @@ class Census:
             f"{keys}name them with --set pool.fields.prompt={prompt} --set pool.fields.response="
             f"{response}, or for rows with a list of turns --set pool.fields.turns=…"
         )
+
+
+def _may_be_turns(key: str, first: Mapping[str, object]) -> bool:
+    """Whether a list of such objects may be the conversation of its row."""
+    words = {name.lower() for name in first}
+    return not (
+        _NO_TURNS.search(key.lower()) or words.isdisjoint(_ROLES) or words.isdisjoint(_TEXTS)
+    )
+
+
+def _leaves(row: Mapping[str, object], depth: int = 3) -> Iterator[str]:
+    """Names of the keys, those inside objects with the way to them."""
+    for key, value in row.items():
+        if isinstance(value, dict) and value and depth:
+            inside = cast("dict[str, object]", value)
+            yield from (f"{key}.{name}" for name in _leaves(inside, depth - 1))
+        else:
+            yield key
 
 
 def closest(names: Iterable[str], wanted: Iterable[str]) -> str | None:

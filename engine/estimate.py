@@ -7,7 +7,7 @@ they took is scaled to the pool (`forecast`) and laid out for people (`plan_tabl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,13 +115,19 @@ def _draw(config: Config, told: Told) -> sampling.Sample:
         return sampling.draw(pool.paths, SAMPLE_LINES, SEED, pool.keep_broken_files, advance)
 
 
+def num_measurements(todo: Set[str]) -> int:
+    """Rows are always measured; clusters are made of embeddings, so those with them."""
+    implied = {"embed"} if "cluster" in todo else set[str]()
+    return 1 + len((todo | implied) & {"embed", "cluster", "perplexity", "finetune"})
+
+
 def _measure(
     config: Config, cluster: Nodes, sample: sampling.Sample, todo: set[str], told: Told
 ) -> Measured:
     """A measurement for each stage that computes, one after another."""
     speeds: dict[str, Speed] = {}
     starts: dict[str, float] = {}
-    told.begin(1 + len(todo & {"embed", "cluster", "perplexity", "finetune"}))
+    told.begin(num_measurements(todo))
     drawn = sample.lines, sample.places
     (rows,), starts["tokens"] = _in_tasks(
         told, "tokens", {"num_cpus": 1}, probe.measure_rows, config, cluster, *drawn

@@ -27,6 +27,8 @@ _NO_ROWS = {
     schema.INVALID_JSON: _SHAPE,
     schema.NOT_AN_OBJECT: _SHAPE,
     schema.INVALID_UTF8: "the text is not UTF-8: write the files again in that encoding",
+    schema.RAGGED_ROW: "look whether the columns are separated as the header is, and whether a text "
+    "that holds the separator or a line end stands in quotes, its own quotes doubled",
     schema.DUPLICATE_KEY: "write the rows again with each key once",
 }
 
@@ -91,7 +93,16 @@ def refuse_unknown_source(
     if config.source_field is None or census.num_without_source < num_rows:
         return
     names = list(census.without_source.listed())
-    meant = closest(names, [config.source_field])
+    if config.source_field in names:
+        raise PoolError(
+            what=f"the pool.source_field {config.source_field!r} is empty in every row",
+            where=_first(files),
+            fix="leave pool.source_field out: then the source is the file's name; or name another "
+            "key",
+        )
+    last_parts = {name.rpartition(".")[2]: name for name in reversed(names)}
+    last = closest(last_parts, [config.source_field.rpartition(".")[2]])
+    meant = closest(names, [config.source_field]) or (last_parts[last] if last else None)
     guess = f"did you mean {meant!r}? " if meant else ""
     more = " and more" if len(names) > MAX_NAMES or census.without_source.others else ""
     raise PoolError(
@@ -104,14 +115,29 @@ def refuse_unknown_source(
 
 def _hint(config: PoolConfig, rejected: pa.Table, census: Census) -> str:
     """What to do about most of the rejected lines."""
+    if not len(rejected):
+        return "the files hold no rows: name others, or look how these were written"
     reasons = rejected["reason"].value_counts().to_pylist()
-    reason = max(reasons, key=lambda r: r["counts"])["values"] if reasons else ""
+    reason = max(reasons, key=lambda r: r["counts"])["values"]
+    first = rejected["detail"][rejected["reason"].index(reason).as_py()].as_py()
     if reason in _NO_ROWS:
         return _NO_ROWS[reason]
-    if reason == schema.UNKNOWN_ROLE:
+    if reason in schema.FILE_REASONS:
+        return terminal.plain(first.partition("; ")[2] or first)
+    if reason in (schema.WRONG_TYPE, schema.NO_TURNS):
         return (
-            "say whose turns they are: --set pool.fields.turns=KEY --set pool.fields.roles.NAME="
-            "user (or system, assistant), KEY being that of the list of turns"
+            f"{terminal.plain(first)}: write each text as text and each list of turns as a list "
+            f"with turns in it, not as JSON in a text. {_PAGE} has the formats"
+        )
+    if reason == schema.UNKNOWN_ROLE:
+        key, inside = census.turn_keys()
+        also = "KEY being that of the list of turns"
+        if key:
+            also = f"and pool.fields.role=KEY where {inside} has another key for it"
+        return (
+            f"say whose turns they are: --set pool.fields.turns={key or 'KEY'} "
+            "--set pool.fields.roles.NAME=user (or system, assistant), "
+            f"{also}"
         )
     if config.fields is not None:
         return _fields_hint(config.fields, census)

@@ -58,6 +58,16 @@ def test_parts_add_up_however_they_are_cut() -> None:
             [{"Instruction": "q", "outputs": "a"}],
             "pool.fields.prompt=Instruction --set pool.fields.response=outputs",
         ),
+        (
+            [
+                {
+                    "log_history": [{"role": "user", "text": "q"}],
+                    "tools": [{"name": "n", "text": "t"}],
+                }
+            ],
+            "the rows have the keys log_history, tools: name them",
+        ),
+        ([{"answers": [{"text": "q", "score": 1}]}], "the rows have the keys answers: name them"),
         ([{"text": "q"}], "the rows have the keys text: name them with --set pool.fields.prompt=…"),
         ([{"text": None}, {"SECRET text": 1}], "name them with --set pool.fields.prompt=…"),
     ],

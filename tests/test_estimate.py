@@ -15,7 +15,7 @@ import engine
 from engine import cli, probe
 from engine.config import Config
 from engine.errors import PoolError
-from engine.estimate import Estimate, estimate
+from engine.estimate import Estimate, estimate, num_measurements
 from engine.forecast import MAP_SECONDS, TRAIN_SECONDS, Forecast, Measured, StageEstimate, stages
 from engine.maths.ragged import Ragged
 from engine.nodes import Nodes
@@ -345,3 +345,9 @@ def test_errors_fit_on_one_screen(
     table = tmp_path / "bad.csv"
     table.write_text("colour,shade\na,b\n")
     assert "bad.csv, line 2: unknown_format" in refused(table)
+
+
+def test_clusters_are_measured_with_their_embeddings() -> None:
+    assert num_measurements(set()) == 1
+    assert num_measurements({"cluster", "report"}) == num_measurements({"embed", "cluster"}) == 3
+    assert num_measurements({"embed", "perplexity", "finetune"}) == 4

@@ -601,6 +601,8 @@ def test_a_hub_snapshot(tmp_path: Path) -> None:
     [
         (["train.jsonl", "more.jsonl"], []),
         (["test.jsonl"], []),
+        (["valid_json.jsonl", "train_of_thought.jsonl", "math/dev-ops.jsonl"], []),
+        (["train-0.jsonl", "dev.jsonl.gz"], ["train (1 file), validation (1 file)"]),
         (["latest.jsonl", "training.jsonl", "contest.jsonl"], []),
         (
             ["data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"],
@@ -617,3 +619,18 @@ def test_what_names_of_files_say(files: list[str], told: list[str]) -> None:
     found = remarks([PoolFile(Path("/pool", name), name) for name in files])
     assert len(found) == len(told)
     assert all(each in text for each, text in zip(told, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"instruction, or task";output\nq;a\n',
+        'sep=;\ninstruction;"a,b,c"\nq;a\n',
+        "sep=|\r\ninstruction|output\r\nq|a\r\n",
+        "SEP=\t\ninstruction\toutput\nq\ta\n",
+    ],
+)
+def test_the_header_tells_what_separates(tmp_path: Path, text: str) -> None:
+    (line,) = read(tmp_path / "a.csv", text.encode())
+    assert line.row is not None
+    assert list(line.row.values()) == ["q", "a"]

@@ -966,7 +966,7 @@ DATES = {
     ),
     "day": (pa.array([0, 10**7], pa.date32()), '"1970-01-01"', "10000000"),
     "for": (pa.array([1, 2**62], pa.duration("s")), '"0:00:01"', str(2**62)),
-    "zone": (pa.array([0, 1], pa.timestamp("s", "Mars/Base")), "0", "1"),
+    "zone": (pa.array([0, 1], pa.timestamp("ms", "Mars/Base")), "0", "1"),
     "in": (
         pa.array([{"x": [0]}, {"x": [10**17]}], pa.struct([("x", pa.list_(pa.timestamp("ms")))])),
         '{"x":["1970-01-01T00:00:00"]}',

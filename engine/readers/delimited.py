@@ -7,6 +7,7 @@ takes all that follows with it: the file is broken from that row on.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -18,7 +19,7 @@ from engine.readers.jsonl import BOM, BUFFER_BYTES
 from engine.readers.line import Line, too_large
 
 _SEPARATORS: Final = {"csv": (",", ";", "\t"), "tsv": ("\t",)}
-"""The first that the header has is taken: spreadsheets write `;` where a comma is in numbers."""
+"""The one that gives most names is taken: spreadsheets write `;` where a comma is in numbers."""
 _NAME_LENGTH: Final = 100
 """Longer than any column's name, shorter than most texts."""
 
@@ -79,11 +80,13 @@ def _header(path: Path, lines: _Lines, separators: tuple[str, ...]) -> tuple[lis
             raise _broken(path, 1, "it is empty", _NEEDS_HEADER) from None
         except _TooLargeError:
             raise _broken(path, 1, "it does not begin with a header", _NEEDS_HEADER) from None
-    separator = next((each for each in separators if each in text), separators[0])
-    try:
-        (names,) = csv.reader([text], delimiter=separator, strict=True)
-    except (csv.Error, ValueError):
-        raise _broken(path, lines.first, "its header cannot be read", _NEEDS_HEADER) from None
+        if said := _SAID.fullmatch(text):  # spreadsheets say so in a line of its own
+            separators, text = (said[1],), ""
+    found = {each: names for each in separators if (names := _names(text, each))}
+    if not found:
+        raise _broken(path, lines.first, "its header cannot be read", _NEEDS_HEADER)
+    separator = max(found, key=lambda each: len(found[each]))  # the first of equal ones
+    names = found[separator]
     # pandas writes its index under no name.
     names = [name.strip() or f"unnamed_{place}" for place, name in enumerate(names, start=1)]
     if max(map(len, names)) > _NAME_LENGTH:
@@ -100,6 +103,16 @@ def _header(path: Path, lines: _Lines, separators: tuple[str, ...]) -> tuple[lis
     return names, separator
 
 
+def _names(text: str, separator: str) -> list[str]:
+    """The header's fields; none where it cannot be read so."""
+    try:
+        (names,) = csv.reader([text], delimiter=separator, strict=True)
+    except (csv.Error, ValueError):
+        return []
+    return names
+
+
+_SAID: Final = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 _NEEDS_HEADER: Final = "its first line must name the columns: instruction,output"
 
 

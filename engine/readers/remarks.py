@@ -15,7 +15,7 @@ _SPLITS: Final = {
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation"),
 }
-_WORD: Final = re.compile(r"[A-Za-z]+")
+_NUMBER: Final = re.compile(r"-\d+(-of-\d+)?$")
 _PART: Final = re.compile(r"(.*)-(\d{5})-of-(\d{5})(.*)")
 
 
@@ -39,8 +39,9 @@ def _about_splits(files: Sequence[PoolFile]) -> list[str]:
 
 def _split(name: str) -> str | None:
     """The split that a file's name or folder names."""
-    words = (word.lower() for word in reversed(_WORD.findall(name)))
-    return next((_SPLITS[word] for word in words if word in _SPLITS), None)
+    *folders, file = name.lower().split("/")
+    stem = _NUMBER.sub("", file.partition(".")[0])
+    return next((_SPLITS[word] for word in (stem, *reversed(folders)) if word in _SPLITS), None)
 
 
 def _about_parts(files: Sequence[PoolFile]) -> list[str]:

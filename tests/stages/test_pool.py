@@ -266,6 +266,33 @@ def test_a_source_that_no_row_has_is_refused_before_shards(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.csv", "a,b\n1,2,3\n4\n", "whether the columns are separated as the header is"),
+        ("a.json", "[]", "the files hold no rows"),
+        ("a.json", '{"valid": [{"a": 1}], "train": [{"a": 1}]}', "jq -c '.valid[]'"),
+        ("a.parquet", "PAR1", "write or download it again"),
+    ],
+)
+def test_the_hint_fits_what_the_file_is(tmp_path: Path, name: str, text: str, said: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(PoolError) as caught:
+        ingest(tmp_path, [path])
+    assert said in caught.value.fix
+    assert "pool.fields" not in str(caught.value)
+
+
+def test_a_source_that_is_empty_everywhere_is_no_slip(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", [row(1, source=None), row(2, source="")])
+    with pytest.raises(PoolError, match="'source' is empty in every row"):
+        ingest(tmp_path, [path], source_field="source")
+    path = write(tmp_path / "q.jsonl", [row(1, meta={"source": "s"})])
+    with pytest.raises(PoolError, match=r"did you mean 'meta\.source'"):
+        ingest(tmp_path, [path], source_field="sorce")
+
+
+@pytest.mark.parametrize(
     ("lines", "config", "said"),
     [
         (
@@ -279,8 +306,13 @@ def test_a_source_that_no_row_has_is_refused_before_shards(tmp_path: Path) -> No
         (
             [{"messages": [{"role": "narrator", "content": "q"}]}] * 3,
             {},
-            "--set pool.fields.roles.NAME=user",
+            "--set pool.fields.turns=messages --set pool.fields.roles.NAME=user",
         ),
+        ([], {}, "the files hold no rows"),
+        ([""], {}, "the files hold no rows"),
+        ([{"messages": '[{"role": "user"}]'}] * 3, {}, "text, expected a list of turns: write"),
+        ([{"messages": []}] * 3, {}, "messages is empty: write each"),
+        ([row(1, output=4)] * 3, {}, "output: a number, expected text: write each text as text"),
         (
             [row(1)] * 3,
             {"fields": {"prompt": "instructions", "response": "output"}},
