@@ -53,7 +53,7 @@ FLAGS: Final[dict[str, str]] = {
     PROMPT_TOO_LONG: "the prompt fills the context, no response token is left to score",
     NO_SCORED_TOKEN: "every assistant turn is masked, or the chat template marks none of it",
     THINKING_NOT_RENDERED: "the template leaves out what the last answer was reasoned from",
-    TEMPLATE_REWRITES: "the chat template changes a response beyond recognition",
+    TEMPLATE_REWRITES: "the chat template changes a response, or its end, beyond recognition",
     TEMPLATE_REFUSED: "the chat template raised an error on this conversation",
     UNKNOWN_TOKEN: "a token that the proxy has no embedding for",
     NOT_FINITE: "a mean NLL or a score is NaN or infinite",

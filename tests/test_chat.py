@@ -309,3 +309,120 @@ def test_templates_that_ask_for_today_are_known() -> None:
 def test_a_template_that_is_no_jinja_is_refused() -> None:
     with pytest.raises(TemplateError, match="unexpected"):
         chat("{% for m in messages %}{{ m.content }")
+
+
+# ── end-of-turn tokens, and what is none ─────────────────────────────────────────────────────────
+
+ROUND = [user("a?"), answer("Blue.")]
+TWO = [user("a?"), answer("Blue."), user("b?"), answer("Red.")]
+ONE_ROUND = "{% if messages | length > 2 %}{{ raise_exception('one round only') }}{% endif %}"
+WORDS = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ 'Q: ' + m.content + '\n' }}"
+    "{% else %}{{ 'A: ' + m.content + 'END' }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "scored"),
+    [
+        (CHATML, ["Blue.", CHATML_END]),
+        (CHATML.replace("if add_generation_prompt", "if true"), ["Blue.", CHATML_END]),
+        (WORDS.replace("END", "<END>"), ["Blue.", "<END>"]),
+        (WORDS.replace("END", "\\n### end\\n"), ["Blue.", "### end"]),
+        (WORDS.replace("END", "\\n"), ["Blue.", "</s>"]),
+    ],
+)
+@pytest.mark.parametrize("special", [SPECIAL, ()])
+def test_the_end_of_a_template_that_takes_one_round_only(
+    source: str, scored: list[str], special: Sequence[str]
+) -> None:
+    template = chat(ONE_ROUND + source, special=special)
+    assert spans(template, ROUND) == scored
+    assert encode(template, TWO).flag == schema.TEMPLATE_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("end", "found"),
+    [
+        ("\\n### end\\n", "### end"),  # the whole line
+        (" end of turn\\n", "end of turn"),
+        ("\\n--- over ---\\n\\n", "--- over ---"),
+        ("</s>\\n", "</s>"),
+        ("###</s>\\n", "###"),  # EOS behind it is not the end itself
+    ],
+)
+@pytest.mark.parametrize("asks", ["", "{{ 'A: ' }}"])
+def test_an_end_of_several_words_is_taken_whole(end: str, found: str, asks: str) -> None:
+    template = chat(WORDS.replace("END", end) + asks)
+    assert spans(template, TWO) == ["Blue.", found, "Red.", found]
+    assert encode(template, TWO).end_scored
+
+
+def test_json_is_scored_to_its_end_or_flagged() -> None:
+    template = chat(
+        '{% for m in messages %}{{ \'{"role": "\' + m.role + \'", "content": \' }}'
+        "{{ m.content | tojson }}{{ '}\n' }}{% endfor %}"
+    )
+    assert spans(template, TWO) == ["Blue.", '"}', "Red.", '"}']
+    # Its last newline is written as two letters, behind which the end stands.
+    assert encode(template, [user("a?"), answer("Blue.\n")]).flag == schema.TEMPLATE_REWRITES
+    broken = [user("a?"), answer("Blue.\n"), user("b?"), answer("Red.")]
+    assert encode(template, broken).flag == schema.TEMPLATE_REWRITES
+
+
+def test_an_end_that_no_made_up_conversation_showed_is_not_replaced() -> None:
+    strange = "{% if 'Z' in messages[-1].content %}{{ raise_exception('no') }}{% endif %}" + WORDS
+    assert encode(chat(strange), ROUND).flag == schema.TEMPLATE_REWRITES
+    assert spans(chat(strange.replace("END", "\\n")), ROUND) == ["Blue.", "</s>"]
+
+
+# ── thoughts that stand elsewhere, headers between and before ────────────────────────────────────
+
+
+def test_a_thought_behind_its_answer_is_scored_with_it() -> None:
+    closed = "m.content + ('<why>' + m.reasoning_content + '</why>' if m.reasoning_content else '')"
+    template = chat(CHATML.replace("m.content", closed))
+    found = template.render([user("Why?"), answer("So.", "Hm.")])
+    assert found == schema.TEMPLATE_REWRITES  # what closes the thought is no known end
+    bare = chat(CHATML.replace("m.content", "m.content + '\n' + (m.reasoning_content or '')"))
+    assert spans(bare, [user("Why?"), answer("So.", "Hm.")]) == ["So.\nHm.", CHATML_END]
+
+
+@pytest.mark.parametrize("special", [("<|user|>", "<|thought|>", "<|assistant|>"), ()])
+def test_a_header_between_thought_and_answer_is_not_scored(special: Sequence[str]) -> None:
+    source = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ '<|user|>' + m.content }}{% else %}"
+        "{{ '<|thought|>' + m.thinking if m.thinking else '' }}"
+        "{{ '<|assistant|>' + m.content + eos_token }}{% endif %}{% endfor %}"
+    )
+    turns = [user("Why?"), answer("So.", "Hm.")]
+    assert spans(chat(source, special=special), turns) == ["Hm.", "So.", "</s>"]
+    closing = source.replace("m.thinking if", "m.thinking + '</think>\n' if").replace(
+        "'<|assistant|>' + m.content", "('' if m.thinking else '<|assistant|>') + m.content"
+    )
+    assert spans(chat(closing, special=special), turns) == ["Hm.</think>\nSo.", "</s>"]
+
+
+def test_a_thought_is_missed_of_the_last_answer_that_is_scored() -> None:
+    masked = [user("Why?"), answer("So.", "Hm."), user("?"), answer("Yes.", scored=False)]
+    assert encode(chat(THINKING), masked).flag == schema.THINKING_NOT_RENDERED
+    assert encode(chat(CHATML), masked).flag == schema.THINKING_NOT_RENDERED
+    assert spans(chat(THINKING), [*masked[:3], answer("Yes.")])[0] == "So."
+
+
+WITH_HEADERS = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
+    "{{ '<|im_start|>assistant\n' + m.content[:20] + '<|im_end|>\n' }}{% endgeneration %}"
+    "{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}"
+    "{% endfor %}"
+)
+
+
+def test_headers_inside_the_templates_own_marks_are_not_scored() -> None:
+    turns = [user("a?"), answer("A long answer is cut off somewhere."), user("b?"), answer("Red.")]
+    template = chat(WITH_HEADERS)
+    assert spans(template, turns) == ["A long answer is cut<|im_end|>", "Red.<|im_end|>"]
+    assert spans(template, TWO) == ["Blue.", CHATML_END, "Red.", CHATML_END]
+    # A header that the made-up conversation does not show is not told from an answer.
+    named = WITH_HEADERS.replace("assistant\n'", "' ~ (messages | length) ~ '\n'")
+    assert encode(chat(named), [*turns, *turns]).flag == schema.TEMPLATE_REWRITES

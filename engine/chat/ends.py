@@ -2,39 +2,37 @@
 
 It may be a special token or ordinary text, another one at the conversation's end (GPT-OSS), have
 EOS behind it (Phi-3), or not be there at all, and then what follows a response is the next turn's
-header (GLM-4). A made-up conversation is rendered once per template to tell these apart.
+header (GLM-4), or the header of an answer that the template asks for without being told to. What
+stands around a made-up conversation tells these apart (`gaps`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
 from transformers import PreTrainedTokenizerBase
 
-from engine import schema
-from engine.chat.rendering import REFUSALS, Message
-
-Render = Callable[[Sequence[Message]], str]
-
-_TURNS = ("Zquery0Z", "Zanswer1Z", "Zquery2Z", "Zanswer3Z")
-_TAG = r"<[^<>\s]*>|\[[^\[\]\s]*\]"
+from engine.chat.gaps import Atoms, Gaps, Text, common, gaps_of
+from engine.chat.rendering import Renderer
 
 
 @dataclass(frozen=True)
 class Ends:
-    """The end-of-turn tokens of one template."""
+    """The end-of-turn tokens of one template, and the headers that are none."""
 
-    middle: str
+    atoms: Atoms
+    middle: str = ""
     """Behind a response that another turn follows; empty where there is none."""
-    last: str
+    last: str = ""
     """Behind the last response; empty where there is none."""
-    special: re.Pattern[str]
-    """A special token of the tokenizer."""
-    is_known: bool = True
-    """False where the template refused the made-up conversation."""
+    rest: str = ""
+    """What stands behind the last response where that has no end token."""
+    openers: frozenset[str] = frozenset()
+    """Markers that a turn's header begins with."""
+    headers: tuple[str, ...] = ()
+    """What stands between a user turn and its answer; none where no made-up turns were taken."""
 
     def find(self, text: str, place: int, is_last: bool) -> tuple[int, int] | None:
         """Span of the end-of-turn token of the response that ends at `place`; white space between
@@ -44,88 +42,125 @@ class Ends:
         while start < len(text) and text[start].isspace():
             start += 1
         first = (self.last, self.middle) if is_last else (self.middle, self.last)
-        special = self.special.match(text, start)
         end = next((end for end in first if end and text.startswith(end, start)), None)
-        if end is None and special and (is_last or not self.is_known):
-            end = special.group()
+        if end is None and (is_last or not self.headers) and not self._is_rest(text[start:]):
+            special = self.atoms.special.match(text, start)
+            end = special.group() if special and special.group() not in self.openers else None
         if end is None:
             return None
         return start, start + len(end)
 
+    def is_over(self, text: str, place: int) -> bool:
+        """Whether nothing of the last response can follow `place`: only white space does, or what
+        the template puts behind every last response.
+        """
+        return not text[place:].strip() or self._is_rest(text[place:])
 
-def learn(render: Render, tokenizer: PreTrainedTokenizerBase) -> Ends:
+    def _is_rest(self, text: str) -> bool:
+        return bool(self.rest) and _numberless(text) == _numberless(self.rest)
+
+    def header_in(self, gap: str) -> int | None:
+        """Where in the text between a thought and its answer a header begins that also stands
+        before answers without a thought. A tag that closes the thought is none.
+        """
+        atoms = self.atoms.cut(gap)
+        for count, atom in enumerate(atoms):
+            header = "".join(atoms[count:])
+            if atom in self.openers and any(one.endswith(header) for one in self.headers):
+                return len(gap) - len(header)
+        whole = {header.strip() for header in self.headers}
+        return 0 if self.atoms.first_marker(atoms) and gap.strip() in whole else None
+
+
+def learn(renderer: Renderer, tokenizer: PreTrainedTokenizerBase) -> Ends:
     """What a template puts behind its responses."""
-    added = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
-    names = {str(token.content) for token in added if token.content}
-    own = {str(name) for name in (tokenizer.eos_token, tokenizer.bos_token) if name}
-    special = _any_of(names) if names else re.compile(r"(?!)")
-    gaps = _gaps(render)
+    atoms = Atoms(tokenizer)
+    gaps = gaps_of(renderer, atoms)
     if gaps is None:
-        return Ends("", "", special, is_known=False)
-    atoms = re.compile("|".join([*_longest_first(names | own), _TAG, r"\s+", r"\w+", r"[^\w\s]"]))
-    before, middle, last = (atoms.findall(gap) for gap in gaps)
-    return Ends(*_ends(before, middle, last, special, str(tokenizer.eos_token)), special)
+        return Ends(atoms)
+    openers = _openers(gaps, atoms)
+    middle, last = _markers(gaps, atoms, openers)
+    line = "" if middle or last else _line(gaps, atoms)
+    if not middle and not atoms.first_marker(gaps.last):
+        middle = last = line
+    rest = "" if last else "".join(gaps.last).strip()
+    headers = tuple("".join(header) for header in gaps.headers)
+    return Ends(atoms, middle, last, rest, openers, headers)
 
 
-def _gaps(render: Render) -> tuple[str, str, str] | None:
-    """What stands before the first turn, between a response and the next turn, and at the end."""
-    roles = (schema.USER, schema.ASSISTANT) * 2
-    turns = [{"role": role, "content": text} for role, text in zip(roles, _TURNS, strict=True)]
-    for first in ([], [{"role": schema.SYSTEM, "content": "Zsystem9Z"}]):
-        try:
-            text = render([*first, *turns])
-        except REFUSALS:
-            continue
-        places = [text.rfind(turn) for turn in _TURNS]
-        if min(places) < 0 or places != sorted(places):
-            continue
-        query, answer, again, end = places
-        middle = text[answer + len(_TURNS[1]) : again]
-        return text[:query], middle, text[end + len(_TURNS[3]) :]
-    return None
+def _openers(gaps: Gaps, atoms: Atoms) -> frozenset[str]:
+    """Markers that the conversation begins with, and the first of the generation prompt's."""
+    first = takewhile(lambda atom: atom.isspace() or atoms.is_marker(atom), gaps.before)
+    found = {atom for atom in first if not atom.isspace()} | {atoms.first_marker(gaps.prompt)}
+    return frozenset(found - {"", atoms.eos})
 
 
-def _ends(
-    before: list[str], middle: list[str], last: list[str], special: re.Pattern[str], eos: str
-) -> tuple[str, str]:
-    """End-of-turn tokens in the middle and at the end."""
-    # What every user turn begins with; before the first one a system prompt may end the same way.
-    header = len(_common(before[::-1], middle[::-1]))
-    own = middle[: len(middle) - header]
-    shared = _first(_common(middle, last), special)
-    if shared and _first(last, special) == shared:
-        return shared, shared
-    if not "".join(last).strip():
-        is_eos = _first(middle, special) == eos
-        is_told = "".join(middle[len(middle) - header :]).strip()
-        return (eos if is_eos else _first(own, special) if is_told else ""), ""
-    return _first(own, special) or _first(middle, special), _first(last, special)
+def _always_asks(gaps: Gaps) -> bool:
+    """Whether the template puts the generation prompt behind every conversation."""
+    asked = "".join(gaps.asked).strip()
+    return bool(asked) and asked in ["".join(header).strip() for header in gaps.headers]
 
 
-def _common(one: list[str], other: list[str]) -> list[str]:
-    pairs = zip(one, other, strict=False)
-    return [first for first, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+def _markers(gaps: Gaps, atoms: Atoms, openers: frozenset[str]) -> tuple[str, str]:
+    """Markers that are end-of-turn tokens, in the middle and at the end."""
+    first, always = atoms.first_marker, _always_asks(gaps)
+    middle, last = first(_stable(gaps)), first(gaps.last)
+    if middle and middle != atoms.eos:
+        own, is_told = _without_header(gaps)
+        is_own = is_told and first(own) == middle
+        is_behind_all = middle in (first(gaps.last), first(gaps.asked))
+        if middle == last and not always:
+            pass  # behind every answer, and nobody is asked for another
+        elif middle in openers or not (is_behind_all or is_own):
+            middle = ""
+    if last and last not in (atoms.eos, middle):
+        # Not the header of the next answer, where that is asked for. Behind an end token that
+        # user turns have as well, it begins with what the conversation began with.
+        is_asked = always and not openers.intersection(gaps.last[1:])
+        begins_header = bool(gaps.middles) and last == first(gaps.headers[-1])
+        if last in openers or is_asked or begins_header:
+            last = ""
+    return middle, last
 
 
-def _first(atoms: list[str], special: re.Pattern[str]) -> str:
-    """The first token: a special one, a tag, else text up to white space."""
-    rest = list(atoms)
-    while rest and rest[0].isspace():
-        rest.pop(0)
-    if not rest:
+def _line(gaps: Gaps, atoms: Atoms) -> str:
+    """The line of ordinary text that ends every answer, the last one too."""
+    last = atoms.first_line(gaps.last)
+    always = _always_asks(gaps)
+    if not last or (always and last == atoms.first_line(gaps.headers[-1])):
         return ""
-    if special.fullmatch(rest[0]) or re.fullmatch(_TAG, rest[0]):
-        return rest[0]
-    word = takewhile(
-        lambda atom: not (atom.isspace() or special.fullmatch(atom) or re.fullmatch(_TAG, atom)),
-        rest,
-    )
-    return "".join(word)
+    if not gaps.middles:
+        return last
+    own, _ = _without_header(gaps)
+    stable = own[: len(_stable(gaps))]
+    if len(stable) < len(own):  # cut where rounds vary: the line that is cut is a header
+        while stable and "\n" not in stable[-1]:
+            stable.pop()
+    line = atoms.first_line(stable)
+    if always and line != last:  # the answer that is asked for is on the end's own line
+        shared = len(common(gaps.last[::-1], gaps.asked[::-1]))
+        last = atoms.first_line(gaps.last[: len(gaps.last) - shared])
+    return line if line == last else ""
 
 
-def _longest_first(names: set[str]) -> list[str]:
-    return [re.escape(name) for name in sorted(names, key=lambda name: (-len(name), name))]
+def _stable(gaps: Gaps) -> Text:
+    """What stands behind every answer that another round follows."""
+    middle = gaps.middles[0] if gaps.middles else []
+    return common(middle, gaps.middles[-1]) if gaps.middles else middle
 
 
-def _any_of(names: set[str]) -> re.Pattern[str]:
-    return re.compile("|".join(_longest_first(names)))
+def _without_header(gaps: Gaps) -> tuple[Text, bool]:
+    """The text behind an answer without the user's header, and whether there is one.
+
+    A header is what the first user turn begins with as well; before that one a system prompt may
+    end as answers do.
+    """
+    middle = gaps.middles[0] if gaps.middles else []
+    shared = len(common(gaps.before[::-1], middle[::-1]))
+    header = middle[len(middle) - shared :]
+    return middle[: len(middle) - shared], bool("".join(header).strip())
+
+
+def _numberless(text: str) -> str:
+    """The text with its numbers made alike: rounds may be counted."""
+    return re.sub(r"\d+", "0", text.strip())

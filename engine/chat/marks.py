@@ -106,12 +106,9 @@ def _further(text: str, keep_ends: bool) -> list[int]:
 
 
 def _seen(
-    render: Render, messages: Sequence[Message], cuts: Mapping[Field, list[int]], text: str | None
+    render: Render, messages: Sequence[Message], cuts: Mapping[Field, list[int]], text: str
 ) -> dict[Field, Seen] | None:
-    """Where the marks come out; None where they change the text, or one comes out twice.
-
-    Without a `text` to compare with, a mark's place in the rendered text is all there is to know.
-    """
+    """Where the marks come out; None where they change the text, or one comes out twice."""
     base = _free(messages, sum(map(len, cuts.values())))
     if base is None:
         return None
@@ -133,7 +130,7 @@ def _seen(
     except REFUSALS:
         return None
     pieces = re.split(f"([{chr(base)}-{chr(base + max(len(owners) - 1, 0))}])", out)
-    if text is not None and "".join(pieces[::2]) != text:
+    if "".join(pieces[::2]) != text:
         return None
     found: dict[Field, Seen] = {field: [] for field in cuts}
     marks = pieces[1::2]

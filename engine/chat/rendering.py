@@ -43,7 +43,7 @@ class Renderer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, date: datetime.date | None) -> None:
         if not tokenizer.chat_template:
             raise ValueError("the tokenizer has no chat template")
-        source = str(tokenizer.get_chat_template())
+        source = _source(tokenizer)
         self.marks_responses = _GENERATION.search(source) is not None
         self._environment: Any = _compile_jinja_template(source).environment
         self._variables: dict[str, Any] = {
@@ -60,13 +60,14 @@ class Renderer:
                 self._variables["date_string"] = day.strftime("%d %b %Y")
         self._template = self._environment.from_string(source, globals=clock)
 
-    def text(self, messages: Sequence[Message]) -> str:
-        """The conversation as one text.
+    def text(self, messages: Sequence[Message], ask: bool = False) -> str:
+        """The conversation as one text, with the generation prompt if an answer is asked for.
 
         Raises:
             Exception: one of `REFUSALS`.
         """
-        return str(self._template.render(messages=messages, **self._variables))
+        variables = {**self._variables, "add_generation_prompt": ask}
+        return str(self._template.render(messages=messages, **variables))
 
     def ranges(self, messages: Sequence[Message]) -> Ranges:
         """Character spans that the template itself marks as generated."""
@@ -79,5 +80,18 @@ class Renderer:
 
 
 def prints_today(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template asks for today's date."""
-    return bool(tokenizer.chat_template) and _CLOCK in str(tokenizer.get_chat_template())
+    """Whether the chat template asks for today's date; no, where there is none that can be used."""
+    try:
+        return bool(tokenizer.chat_template) and _CLOCK in _source(tokenizer)
+    except ValueError:
+        return False
+
+
+def _source(tokenizer: PreTrainedTokenizerBase) -> str:
+    named: Any = tokenizer.chat_template
+    if isinstance(named, dict) and "default" not in named:
+        raise ValueError(
+            f"it has several, named {', '.join(sorted(map(str, named)))}, and none is the default. "
+            "Save the one that is meant as chat_template.jinja in a folder with the model"
+        )
+    return str(tokenizer.get_chat_template())

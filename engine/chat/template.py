@@ -2,7 +2,8 @@
 
 Scored are a response as the template renders it, from its thought where that is kept apart and
 rendered, and the end-of-turn token behind it, else EOS. What the template puts around them
-(headers, an empty thought, white space) is not. Where it marks its responses with
+(headers, an empty thought, white space) is not; nor is a header between a thought and its answer,
+but what closes the thought there is. Where it marks its responses with
 ``{% generation %}``, what lies outside the marks is not scored either.
 """
 
@@ -15,7 +16,7 @@ from itertools import accumulate
 from transformers import PreTrainedTokenizerBase
 
 from engine import schema
-from engine.chat import ends, marks
+from engine.chat import ends, heads, marks
 from engine.chat.marks import CONTENT, THINKING, Span
 from engine.chat.rendering import REFUSALS, Message, Renderer
 from engine.encoding import (
@@ -49,7 +50,8 @@ class ChatTemplate:
         self.max_tokens = max_tokens
         self.which = which
         self.renderer = Renderer(tokenizer, date)
-        self.ends = ends.learn(self.renderer.text, tokenizer)
+        self.ends = ends.learn(self.renderer, tokenizer)
+        self.heads = heads.learn(self.renderer)
 
     def encode(self, conversations: Sequence[Conversation]) -> list[Encoded]:
         """See `Template`. A conversation that the template refuses or rewrites is flagged."""
@@ -88,26 +90,41 @@ class ChatTemplate:
         ends_turn = False
         for place in scored:
             content, thought = (placed.spans.get((place, key)) for key in (CONTENT, THINKING))
-            if place == last and THINKING in messages[place] and thought is None:
+            is_final = place == scored[-1]
+            if is_final and THINKING in messages[place] and thought is None:
                 return schema.THINKING_NOT_RENDERED
             if content is None:
-                if place == last:
+                if is_final:
                     return schema.TEMPLATE_REWRITES
                 continue  # an earlier answer that the template leaves out is no part of the text
-            begin = content[0] if thought is None else min(content[0], thought[0])
-            end = self.ends.find(text, content[1], place == last)
+            parts = self._parts(text, sorted(filter(None, (thought, content))))
+            stop = parts[-1][1]
+            end = self.ends.find(text, stop, place == last)
             if end is None and place == last:
-                text = text[: content[1]] + str(self.tokenizer.eos_token)
-                end = (content[1], len(text))
+                if not self.ends.is_over(text, stop):
+                    return schema.TEMPLATE_REWRITES
+                text = text[:stop] + str(self.tokenizer.eos_token)
+                end = (stop, len(text))
                 if ranges is not None:
-                    ranges = [*ranges, *([end] if _inside(content, ranges) else [])]
-            spans += _within((begin, content[1]), ranges)
+                    ranges = [*ranges, *([end] if _inside(parts[-1], ranges) else [])]
+            elif end is None and self.ends.middle and messages[place + 1]["role"] == schema.USER:
+                return schema.TEMPLATE_REWRITES  # the answer goes on behind what was found of it
+            spans += [part for span in parts for part in _within(span, ranges)]
             ends_turn = end is not None and (ranges is None or _inside(end, ranges))
             if ends_turn:
                 spans.append(end)
         if not spans:
             return schema.NO_SCORED_TOKEN
         return Rendered(text[: spans[-1][1]], tuple(spans), ends_turn)
+
+    def _parts(self, text: str, spans: list[Span]) -> list[Span]:
+        """Thought and answer as one span, or as two where a header stands between them."""
+        (begin, first_stop), (start, stop) = spans[0], spans[-1]
+        header = self.ends.header_in(text[first_stop:start]) if len(spans) > 1 else None
+        if header is None:
+            return [(begin, max(first_stop, stop))]
+        thought = text[begin : first_stop + header].rstrip()
+        return [(begin, max(begin + len(thought), first_stop)), (start, stop)]
 
     def _as_marked(
         self, messages: list[Message], scored: list[int], ranges: list[Span] | None
@@ -119,6 +136,10 @@ class ChatTemplate:
         text = self.renderer.text(messages)
         spans: list[Span] = []
         for start, end in ranges:
+            head = self.heads.of(text[start:end])
+            if head is None:
+                return schema.TEMPLATE_REWRITES
+            start += len(head)
             inner = text[start:end].strip()
             if inner:
                 start = text.index(inner, start)
