@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from engine import resolve, rundir
 from engine.assets import FOLDER
 from engine.config import Config
+from engine.errors import ConfigError
 from engine.resolve import settle
 from engine.rundir import RunDir
 from engine.stages import tokens
@@ -73,6 +75,29 @@ def test_where_nothing_prints_today_there_is_no_day(config: Config, tmp_path: Pa
     assert settle(config, "cpu", RunDir(tmp_path / "run")).proxy.date is None
     alpaca = config.override(proxy={"template": "alpaca"})
     assert settle(alpaca, "cpu", RunDir(tmp_path / "run")).proxy.date is None
+
+
+def test_several_chat_templates_without_a_default_are_no_day_and_a_message(
+    config: Config, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    (model / "chat_template.jinja").unlink()
+    path = model / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    named = [{"name": name, "template": DATED} for name in ("tool_use", "rag")]
+    path.write_text(json.dumps(settings | {"chat_template": named}))
+    settled = settle(config, "cpu", RunDir(tmp_path / "run"))
+    assert settled.proxy.date is None
+    with pytest.raises(ConfigError) as error:
+        tokens.check(settled)
+    assert str(error.value) == (
+        f"proxy.template = 'chat', but the chat template of {str(model)!r} cannot be used: there "
+        "are several (rag, tool_use), and none is named default. Save the one you mean as "
+        "chat_template.jinja in a folder with the model.\nOr use proxy.template=alpaca."
+    )
+    named[1]["name"] = "default"
+    path.write_text(json.dumps(settings | {"chat_template": named}))
+    assert settle(config, "cpu", RunDir(tmp_path / "run")).proxy.date == datetime.date.today()
 
 
 def test_the_day_is_a_setting_as_people_write_it(tmp_path: Path) -> None:

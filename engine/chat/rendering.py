@@ -91,7 +91,7 @@ def _source(tokenizer: PreTrainedTokenizerBase) -> str:
     named: Any = tokenizer.chat_template
     if isinstance(named, dict) and "default" not in named:
         raise ValueError(
-            f"it has several, named {', '.join(sorted(map(str, named)))}, and none is the default. "
-            "Save the one that is meant as chat_template.jinja in a folder with the model"
+            f"there are several ({', '.join(sorted(map(str, named)))}), and none is named default. "
+            "Save the one you mean as chat_template.jinja in a folder with the model"
         )
     return str(tokenizer.get_chat_template())

@@ -68,7 +68,7 @@ def check(config: Config) -> list[str]:
     except (TemplateError, ValueError) as error:
         raise ConfigError(
             f"proxy.template = 'chat', but the chat template of {source.name!r} cannot be used: "
-            f"{plain(in_short(error))}\nUse proxy.template=alpaca."
+            f"{plain(in_short(error)).rstrip('.')}.\nOr use proxy.template=alpaca."
         ) from None
     return try_template(template, config)
 
