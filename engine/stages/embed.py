@@ -2,8 +2,8 @@
 
 Reads ``1-pool``; writes, shard by shard, `id` and `embedding` (`schema.embeddings`), null for
 flagged rows and for those of which the embedder makes NaN or infinity. The text embedded is the
-paper's: instruction, input and response of single turns, the first user turn and the first response
-of longer conversations.
+paper's: instruction, input and response of single turns; of longer conversations the first response
+that the pool doesn't mask, and what was asked since the response before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from engine.rundir import RunDir
 from engine.step import POOL, Outcome, Step
 
 NAME = "embed"
-VERSION = 2
+VERSION = 3
 
 
 def settings(config: Config, run: RunDir, epoch: int) -> dict[str, Any]:
@@ -122,13 +122,28 @@ class EmbedWorker:
         )
 
 
-def text_of(turns: Sequence[Mapping[str, str]]) -> str:
-    """The paper's text of a row: ``Instruction: … Response: …``, stripped as its code does."""
+def text_of(turns: Sequence[Mapping[str, Any]]) -> str:
+    """The paper's text of a row: ``Instruction: … Response: …``, stripped as its code does.
+
+    Masked answers are context, and so is what was asked before them, once more is asked; where every
+    answer is masked, the first one is taken.
+    """
+    is_any_scored = any(_is_scored(turn) for turn in turns)
     prompt = response = ""
+    is_answered = False
     for turn in turns:
         if turn["role"] == schema.ASSISTANT:
-            response = turn["content"].strip()
-            break
-        if turn["role"] in (schema.USER, schema.INPUT):
-            prompt = f"{prompt} {turn['content'].strip()}".strip()
+            is_answered = True
+            if _is_scored(turn) or not is_any_scored:
+                response = turn["content"].strip()
+                break
+        elif turn["role"] in (schema.USER, schema.INPUT):
+            before = "" if is_answered else prompt
+            prompt = f"{before} {turn['content'].strip()}".strip()
+            is_answered = False
     return f"Instruction: {prompt} Response: {response}"
+
+
+def _is_scored(turn: Mapping[str, Any]) -> bool:
+    """Whether it is an assistant turn that the pool doesn't mask; a null stands for a plain one."""
+    return turn["role"] == schema.ASSISTANT and turn.get("scored") is not False

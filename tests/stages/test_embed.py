@@ -37,6 +37,29 @@ def test_longer_conversations_give_first_prompt_and_first_response() -> None:
     assert text_of(row) == "Instruction: one Response: two"
 
 
+def test_masked_answers_and_what_was_asked_for_them_are_left_out() -> None:
+    def masked(content: str, scored: bool | None = False) -> dict[str, Any]:
+        return {"role": "assistant", "content": content, "thinking": "", "scored": scored}
+
+    (one,), (two,), (more,) = (turns(("user", text)) for text in ("one", "two", "more"))
+    (extra,) = turns(("input", " 1 "))
+    right = masked("right", scored=True)
+    assert (
+        text_of([one, masked("wrong"), two, extra, right]) == "Instruction: two 1 Response: right"
+    )
+    assert text_of([one, masked("a"), two, masked("b"), more, right, one, masked("c", True)]) == (
+        "Instruction: more Response: right"
+    )
+    assert (
+        text_of([one, two, right, more, masked("wrong")]) == "Instruction: one two Response: right"
+    )
+    assert text_of([one, masked("x", None), two, right]) == "Instruction: one Response: x"
+    # Where all are masked no row is scored, and its text is that of an unmasked one.
+    assert text_of([one, masked("wrong"), two, masked("x")]) == "Instruction: one Response: wrong"
+    # An answer that goes on from a masked one is asked for by the same turn.
+    assert text_of([one, masked("wrong"), right]) == "Instruction: one Response: right"
+
+
 SHARD = "part-00000.parquet"
 RESPONSES = ("red", "", "green", "a longer blue", "white", "black")
 """Of the shard's rows; the empty one is flagged."""
