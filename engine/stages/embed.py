@@ -125,8 +125,8 @@ class EmbedWorker:
 def text_of(turns: Sequence[Mapping[str, Any]]) -> str:
     """The paper's text of a row: ``Instruction: … Response: …``, stripped as its code does.
 
-    Masked answers are context, and so is what was asked before them, once more is asked; where every
-    answer is masked, the first one is taken.
+    Masked answers are context, and so is what was asked before them, once more is asked. Where
+    every answer is masked, the first one is taken.
     """
     is_any_scored = any(_is_scored(turn) for turn in turns)
     prompt = response = ""
