@@ -358,12 +358,61 @@ def test_an_end_of_several_words_is_taken_whole(end: str, found: str, asks: str)
     assert encode(template, TWO).end_scored
 
 
+TURN = "{{ '<|im_start|>' + m.role + '\n' + m.content }}{{ '<|im_end|>' if EVERY }}{% endfor %}"
+TURNS = "{% for m in messages %}" + TURN
+ASKS_LAST = "{% if messages[-1].role == 'user' %}{{ raise_exception('no answer') }}{% endif %}"
+PHI = "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "scored"),
+    [
+        # Another end at the end: EOS is put there, and the one in the middle stays.
+        (
+            "<|im_start|>system\nHelp.<|im_end|>" + TURNS.replace("EVERY", "not loop.last"),
+            ["Blue.", CHATML_END, "Red.", "</s>"],
+        ),
+        (
+            "<|im_start|>system\nHelp.<|im_end|>"
+            + ASKS_LAST
+            + TURNS.replace("EVERY", "not loop.last else '<|return|>'"),
+            ["Blue.", CHATML_END, "Red.", "<|return|>"],
+        ),
+        # An empty system turn ends as answers do, and is no header.
+        ("<|system|>\n<|end|>\n" + PHI, ["Blue.", "<|end|>", "Red.", "<|end|>"]),
+        (
+            "<|system|>\n<|end|>\n" + PHI + "<|assistant|>\n",
+            ["Blue.", "<|end|>", "Red.", "<|end|>"],
+        ),
+        # All headers begin with one marker.
+        ("[x]" + TURNS.replace("EVERY", "false"), ["Blue.", "Red.", "</s>"]),
+        (
+            "[x]" + TURNS.replace("EVERY", "false") + "<|im_start|>assistant\n",
+            ["Blue.", "Red.", "</s>"],
+        ),
+        # Counted tags, and the user's header at the end.
+        (
+            "{% for m in messages %}{{ '[' ~ loop.index ~ ']' ~ m.content ~ '\n' }}{% endfor %}"
+            "[{{ messages | length + 1 }}]",
+            ["Blue.", "Red.", "</s>"],
+        ),
+        (WORDS.replace("END", "\n") + "Q: ", ["Blue.", "Red.", "</s>"]),
+    ],
+)
+@pytest.mark.parametrize("special", [(*SPECIAL, "<|end|>", "<|return|>"), ()])
+def test_ends_are_told_from_headers(source: str, scored: list[str], special: Sequence[str]) -> None:
+    assert spans(chat(source, special=special), TWO) == scored
+
+
 def test_json_is_scored_to_its_end_or_flagged() -> None:
     template = chat(
         '{% for m in messages %}{{ \'{"role": "\' + m.role + \'", "content": \' }}'
         "{{ m.content | tojson }}{{ '}\n' }}{% endfor %}"
     )
     assert spans(template, TWO) == ["Blue.", '"}', "Red.", '"}']
+    listed = "[{% for m in messages %}{{ {'role': m.role, 'content': m.content} | tojson }}"
+    listed += "{{ '' if loop.last else ', ' }}{% endfor %}]"
+    assert spans(chat(listed), TWO) == ["Blue.", '"}', "Red.", '"}']
     # Its last newline is written as two letters, behind which the end stands.
     assert encode(template, [user("a?"), answer("Blue.\n")]).flag == schema.TEMPLATE_REWRITES
     broken = [user("a?"), answer("Blue.\n"), user("b?"), answer("Red.")]

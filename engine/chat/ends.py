@@ -28,7 +28,7 @@ class Ends:
     last: str = ""
     """Behind the last response; empty where there is none."""
     rest: str = ""
-    """What stands behind the last response where that has no end token."""
+    """The header that stands behind the last response where that has no end token."""
     openers: frozenset[str] = frozenset()
     """Markers that a turn's header begins with."""
     headers: tuple[str, ...] = ()
@@ -51,8 +51,8 @@ class Ends:
         return start, start + len(end)
 
     def is_over(self, text: str, place: int) -> bool:
-        """Whether nothing of the last response can follow `place`: only white space does, or what
-        the template puts behind every last response.
+        """Whether nothing of the last response can follow `place`: only white space does, or the
+        header that the template puts behind every last response.
         """
         return not text[place:].strip() or self._is_rest(text[place:])
 
@@ -83,15 +83,17 @@ def learn(renderer: Renderer, tokenizer: PreTrainedTokenizerBase) -> Ends:
     line = "" if middle or last else _line(gaps, atoms)
     if not middle and not atoms.first_marker(gaps.last):
         middle = last = line
-    rest = "" if last else "".join(gaps.last).strip()
+    rest = "" if last else _header_at_end(gaps)
     headers = tuple("".join(header) for header in gaps.headers)
     return Ends(atoms, middle, last, rest, openers, headers)
 
 
 def _openers(gaps: Gaps, atoms: Atoms) -> frozenset[str]:
-    """Markers that the conversation begins with, and the first of the generation prompt's."""
-    first = takewhile(lambda atom: atom.isspace() or atoms.is_marker(atom), gaps.before)
-    found = {atom for atom in first if not atom.isspace()} | {atoms.first_marker(gaps.prompt)}
+    """Markers that the conversation begins with, and the first of the generation prompt's.
+
+    White space ends them: behind it may be the end of a system turn that is empty.
+    """
+    found = {*takewhile(atoms.is_marker, gaps.before), atoms.first_marker(gaps.prompt)}
     return frozenset(found - {"", atoms.eos})
 
 
@@ -101,6 +103,15 @@ def _always_asks(gaps: Gaps) -> bool:
     return bool(asked) and asked in ["".join(header).strip() for header in gaps.headers]
 
 
+def _header_at_end(gaps: Gaps) -> str:
+    """What is behind the last answer, if it is a header; empty otherwise."""
+    last, asked = "".join(gaps.last).strip(), "".join(gaps.asked or gaps.last).strip()
+    if _numberless(last) != _numberless(asked):
+        return ""
+    others = ["".join(other).strip() for other in (*gaps.headers, *gaps.middles)]
+    return last if any(_numberless(one).startswith(_numberless(last)) for one in others) else ""
+
+
 def _markers(gaps: Gaps, atoms: Atoms, openers: frozenset[str]) -> tuple[str, str]:
     """Markers that are end-of-turn tokens, in the middle and at the end."""
     first, always = atoms.first_marker, _always_asks(gaps)
@@ -108,10 +119,11 @@ def _markers(gaps: Gaps, atoms: Atoms, openers: frozenset[str]) -> tuple[str, st
     if middle and middle != atoms.eos:
         own, is_told = _without_header(gaps)
         is_own = is_told and first(own) == middle
-        is_behind_all = middle in (first(gaps.last), first(gaps.asked))
+        is_behind_all = middle in (last, first(gaps.asked))
+        is_before_header = bool(openers.intersection(_stable(gaps)))
         if middle == last and not always:
             pass  # behind every answer, and nobody is asked for another
-        elif middle in openers or not (is_behind_all or is_own):
+        elif middle in openers or not (is_behind_all or is_own or is_before_header):
             middle = ""
     if last and last not in (atoms.eos, middle):
         # Not the header of the next answer, where that is asked for. Behind an end token that
@@ -131,7 +143,7 @@ def _line(gaps: Gaps, atoms: Atoms) -> str:
         return ""
     if not gaps.middles:
         return last
-    own, _ = _without_header(gaps)
+    own, is_told = _without_header(gaps)
     stable = own[: len(_stable(gaps))]
     if len(stable) < len(own):  # cut where rounds vary: the line that is cut is a header
         while stable and "\n" not in stable[-1]:
@@ -140,7 +152,15 @@ def _line(gaps: Gaps, atoms: Atoms) -> str:
     if always and line != last:  # the answer that is asked for is on the end's own line
         shared = len(common(gaps.last[::-1], gaps.asked[::-1]))
         last = atoms.first_line(gaps.last[: len(gaps.last) - shared])
-    return line if line == last else ""
+    if line == last:
+        return line
+    # A comma or a bracket may follow an end that is otherwise the same.
+    is_sure = is_told and not always and len(stable) == len(own)
+    return atoms.first_line(common(_stripped(stable), _stripped(gaps.last))) if is_sure else ""
+
+
+def _stripped(text: Text) -> Text:
+    return text[1:] if text and text[0].isspace() else text
 
 
 def _stable(gaps: Gaps) -> Text:
