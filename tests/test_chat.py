@@ -330,6 +330,13 @@ WORDS = (
         (WORDS.replace("END", "<END>"), ["Blue.", "<END>"]),
         (WORDS.replace("END", "\\n### end\\n"), ["Blue.", "### end"]),
         (WORDS.replace("END", "\\n"), ["Blue.", "</s>"]),
+        # It always asks for another answer, and refuses to end with a user turn.
+        (
+            "{% if messages[-1].role == 'user' %}{{ raise_exception('no') }}{% endif %}"
+            "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% endfor %}"
+            "<|assistant|>",
+            ["Blue.", "</s>"],
+        ),
     ],
 )
 @pytest.mark.parametrize("special", [SPECIAL, ()])

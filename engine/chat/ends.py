@@ -99,7 +99,7 @@ def _openers(gaps: Gaps, atoms: Atoms) -> frozenset[str]:
 
 def _always_asks(gaps: Gaps) -> bool:
     """Whether the template puts the generation prompt behind every conversation."""
-    asked = "".join(gaps.asked).strip()
+    asked = "".join(gaps.asked or gaps.last).strip()
     return bool(asked) and asked in ["".join(header).strip() for header in gaps.headers]
 
 
@@ -165,8 +165,7 @@ def _stripped(text: Text) -> Text:
 
 def _stable(gaps: Gaps) -> Text:
     """What stands behind every answer that another round follows."""
-    middle = gaps.middles[0] if gaps.middles else []
-    return common(middle, gaps.middles[-1]) if gaps.middles else middle
+    return common(gaps.middles[0], gaps.middles[-1]) if gaps.middles else []
 
 
 def _without_header(gaps: Gaps) -> tuple[Text, bool]:
