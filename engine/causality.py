@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 
 from engine import models
 from engine.config import Config
-from engine.errors import CAUSAL_ONLY, DEVICE_LOST, ConfigError, ModelError
+from engine.errors import CAUSAL_ONLY, DEVICE_LOST, ConfigError, ModelError, in_short
 from engine.failures import for_a_person
 from engine.models import ModelSource
 from engine.nodes import Nodes
@@ -179,7 +179,7 @@ def complaint(
             raise
         return (
             f"it breaks on {len(row)} tokens of its own vocabulary: {type(error).__name__}: "
-            f"{plain(told)[: models.REASON_CHARACTERS]}\nIts config.json may not belong to these "
+            f"{plain(in_short(told))}\nIts config.json may not belong to these "
             "weights, or this transformers cannot run it here. Choose another proxy."
         )
 
