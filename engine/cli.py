@@ -380,11 +380,10 @@ def select(options: argparse.Namespace) -> None:
     """``poolscore select``"""
     from engine import sanity
     from engine.results import open_run
+    from engine.targets import refuse_suffix
 
     target = Path(options.to)
-    suffix = target.suffix.removeprefix(".")
-    if suffix not in ("jsonl", "parquet"):
-        raise ConfigError(f"--to {target}: the name must end in .jsonl or .parquet")
+    refuse_suffix(target)
     wanted = {
         key: getattr(options, key)
         for key in ("percent", "rows", "tokens", "metric", "order", "rule")
@@ -438,13 +437,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # whatever is wrong with it shows here, not when Python ends
         except interrupts.Stopped as stopped:
             told = str(stopped) if _has_runs(words) else str(stopped).partition(";")[0]
-            print(f"\n{told}", file=sys.stderr)
+            terminal.tell(sys.stderr, f"\n{told}")
+            terminal.tell(sys.stdout)
             return stopped.code
         except BrokenPipeError:  # `poolscore status … | head`: whoever read has had enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            terminal.silence(sys.stdout)
             return 128 + signal.SIGPIPE
         except PoolscoreError as error:
-            print(f"error: {terminal.lines(str(error))}", file=sys.stderr)
+            terminal.tell(sys.stderr, f"error: {terminal.lines(str(error))}")
             return 1
     return 0
 

@@ -12,6 +12,8 @@ CAUSAL_ONLY = (
 DEVICE_LOST = "CUDA error"
 """In the text of errors after which the process cannot use its GPU any more."""
 REASON_CHARACTERS = 300
+MAX_LINES = 12
+"""Of an error's text that is told within another one."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -85,3 +87,9 @@ class RunDirError(PoolscoreError):
 
 class DamagedError(WorkerError):
     """A checkpoint's bytes are not what was written; it is of no use to anybody."""
+
+
+def beginning(text: str) -> str:
+    """As much of an error's text as leaves room for what is said around it."""
+    lines = text.splitlines()
+    return "\n".join([*lines[:MAX_LINES], *(["…"] if len(lines) > MAX_LINES else [])])

@@ -147,8 +147,9 @@ def _leave_in_time(number: int, ended: threading.Event) -> None:
     for release in reversed(_asked.held):
         with suppress(OSError, ValueError):
             release()
-    sys.stderr.write(f"\n{Stopped(number)}\n")
-    sys.stderr.flush()
+    with suppress(OSError, ValueError):  # of a terminal that has closed
+        sys.stderr.write(f"\n{Stopped(number)}\n")
+        sys.stderr.flush()
     os._exit(128 + number)
 
 

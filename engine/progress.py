@@ -57,16 +57,19 @@ class Progress:
         self._show(time.monotonic())
 
     @contextmanager
-    def ticking(self, note: str, look: Callable[[], int] | None = None) -> Iterator[None]:
-        """Show the line at once and keep it moving for the length of a ``with`` block.
+    def ticking(
+        self, note: str, look: Callable[[], int] | None = None, at_once: bool = True
+    ) -> Iterator[None]:
+        """Show the line and keep it moving for the length of a ``with`` block.
 
         Args:
             note: what goes on until the first unit is done.
             look: units that are done of work that is not; asked once a second, in a thread.
+            at_once: in a log too, where else the first line comes when it takes long.
         """
         self.note = note
-        self.out.write("" if self.out.isatty() else f"{self.line(time.monotonic())}\n")
-        self.out.flush()
+        if at_once and not self._moves():
+            self._put(f"{self.line(time.monotonic())}\n")
         ended = threading.Event()
 
         def tick() -> None:
@@ -76,8 +79,7 @@ class Progress:
                     # counts as done; the line must not go back for that.
                     under_way = max(self.partly, self.done + look())
                     self.partly = min(under_way, self.total)
-                with suppress(OSError, ValueError):  # who reads it has gone; the next print says so
-                    self._show(time.monotonic())
+                self._show(time.monotonic())
                 if ended.wait(TICK_SECONDS):
                     return
 
@@ -97,14 +99,26 @@ class Progress:
                 self.seen.append((now, counted))
             while len(self.seen) > 2 and self.seen[1][0] < now - RECENT_SECONDS:
                 self.seen.popleft()
-            if self.out.isatty():
+            if self._moves():
                 width = shutil.get_terminal_size().columns - 1
-                self.out.write(f"\r\033[K{self.line(now)[:width]}")
-                self.out.flush()
+                self._put(f"\r\033[K{self.line(now)[:width]}")
             elif now - self.shown >= PLAIN_SECONDS:
                 self.shown = now
-                self.out.write(self.line(now) + "\n")
-                self.out.flush()
+                self._put(f"{self.line(now)}\n")
+
+    def _moves(self) -> bool:
+        """Whether the line is on a terminal."""
+        with suppress(ValueError):  # closed
+            return self.out.isatty()
+        return False
+
+    def _put(self, text: str) -> None:
+        """Who reads it may be gone, as a terminal that closes is: no reason for the work to end,
+        or to end otherwise than the signal has it. The next print says so.
+        """
+        with suppress(OSError, ValueError):
+            self.out.write(text)
+            self.out.flush()
 
     def line(self, now: float) -> str:
         """The text shown: count, share, rate and time left."""
@@ -124,9 +138,8 @@ class Progress:
 
     def finish(self) -> None:
         """Clear the moving line; the stage prints its own closing line."""
-        if self.out.isatty():
-            self.out.write("\r\033[K")
-            self.out.flush()
+        if self._moves():
+            self._put("\r\033[K")
 
 
 def duration(seconds: float) -> str:

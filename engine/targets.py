@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 
 from engine import readers, staging
 from engine.config import Config
 from engine.errors import ConfigError, PoolError, RunDirError
+from engine.step import (
+    CENTROIDS_FILE,
+    CLUSTER,
+    FINETUNE,
+    PERPLEXITY,
+    POOL,
+    REJECTED_FILE,
+    SCORE,
+    SELECT,
+    SELECTED_JSONL,
+    SELECTED_PARQUET,
+    STEPS_FILE,
+)
 from engine.storage import patiently
 
 SUFFIXES = (".jsonl", ".parquet")
-_GLOB = re.compile(r"[*?[]")
+_OF_A_RUN = (
+    f"{POOL}/part-00000.parquet",
+    f"{POOL}/{REJECTED_FILE}",
+    f"{CLUSTER}/{CENTROIDS_FILE}",
+    "hashes.json",
+    f"proxies/any/{PERPLEXITY}/epoch-0/part-00000.parquet",
+    f"proxies/any/{FINETUNE}/epoch-1/{STEPS_FILE}",
+    f"proxies/any/{FINETUNE}/epoch-1/config.json",
+    f"proxies/any/{SCORE}/part-00000.parquet",
+    f"proxies/any/{SELECT}/{SELECTED_JSONL}",
+    f"proxies/any/{SELECT}/{SELECTED_PARQUET}",
+)
+"""Files that a run makes and a pool's reader would take: one of each kind and folder."""
 
 
 def refuse_target(target: Path, config: Config, run: Path, force: bool) -> None:
@@ -31,8 +54,7 @@ def refuse_target(target: Path, config: Config, run: Path, force: bool) -> None:
         ConfigError: its suffix is not known, or it would be an input, a part of the run, or
             something that is there.
     """
-    if target.suffix not in SUFFIXES:
-        raise ConfigError(f"--to {target}: the name must end in {' or '.join(SUFFIXES)}")
+    refuse_suffix(target)
     try:
         places = {_place(target), target.resolve()}  # a link, and where it leads
         if any(_lies_in(place, run) for place in places):
@@ -56,6 +78,16 @@ def refuse_target(target: Path, config: Config, run: Path, force: bool) -> None:
     except (OSError, RuntimeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise RunDirError(f"--to {target} cannot be used: {why}") from None
+
+
+def refuse_suffix(target: Path) -> None:
+    """Refuse a file of a kind that no selection is written as.
+
+    Raises:
+        ConfigError: names the kinds.
+    """
+    if target.suffix not in SUFFIXES:
+        raise ConfigError(f"--to {target}: the name must end in {' or '.join(SUFFIXES)}")
 
 
 def write_target(target: Path, write: Callable[[Path], object]) -> None:
@@ -86,7 +118,11 @@ def refuse_run_dir(paths: Iterable[str], run: Path) -> None:
     """
     for path in paths:
         pool = Path(path).expanduser()
-        if pool.is_dir() and _lies_in(run, pool) and not _is_hidden(run, pool):
+        if pool.is_dir():
+            mixed = _lies_in(run, pool) and not _is_hidden(run, pool)
+        else:
+            mixed = any(_is_found(run.resolve() / name, path) for name in _OF_A_RUN)
+        if mixed:
             raise ConfigError(
                 f"--run-dir {run} lies in {path}, which the pool is read from: its files would be "
                 "taken for rows.\nName a folder elsewhere."
@@ -125,12 +161,13 @@ def _is_part(path: Path, source: str) -> bool:
         return _lies_in(path, named)
     if os.path.lexists(named):
         return path in (_place(named), named.resolve()) or _is_same(path, named)
-    if not _GLOB.search(source):
-        return False
-    pattern = str(named.absolute())
-    if "**" in pattern:  # which Path.match takes for a single folder
-        return fnmatch(str(path), pattern)
-    return any(above.match(pattern) for above in (path, *path.parents))
+    return _is_found(path, source)
+
+
+def _is_found(path: Path, source: str) -> bool:
+    """Whether a named input is a glob that finds this file."""
+    is_glob = readers.is_glob(source) and not os.path.lexists(Path(source).expanduser())
+    return is_glob and readers.would_find(source, path)
 
 
 def _is_source(target: Path, paths: Sequence[str]) -> bool:

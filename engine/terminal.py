@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import os
 import shutil
 import textwrap
 import unicodedata
+from contextlib import suppress
 from typing import TextIO
 
 MAX_WIDTH = 100
@@ -38,6 +40,26 @@ def _spelled_out(error: UnicodeError) -> tuple[str, int]:
         for letter in lacking
     )
     return "".join(spelled), error.end
+
+
+def tell(stream: TextIO, line: str = "") -> None:
+    """Write a last line, or what is still to be written, to one that may be gone by now.
+
+    A terminal that closes stops the run; how the run ended must not hang on that it reads on.
+    """
+    try:
+        stream.write(f"{line}\n" if line else "")
+        stream.flush()
+    except (OSError, ValueError):
+        silence(stream)
+
+
+def silence(stream: TextIO) -> None:
+    """Let a stream that nobody reads any more lead nowhere: Python writes to it once more when it
+    ends, and a failure of that would be the exit code.
+    """
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def width() -> int:

@@ -125,6 +125,47 @@ def test_no_handler_is_set_in_another_thread() -> None:
     assert found == [signal.getsignal(signal.SIGTERM)]
 
 
+CLOSED = """
+import fcntl, sys, termios, time
+from engine import cli, interrupts
+from engine.progress import Progress
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+def run(options):
+    with interrupts.stopping():
+        progress = Progress("finetune epoch 1", 10, "rows")
+        try:
+            with progress.ticking("working …"):
+                open(sys.argv[1], "w").close()
+                time.sleep(60)
+        finally:
+            progress.at(3)
+            progress.finish()
+            open(f"{sys.argv[1]}.ended", "w").close()
+
+cli.run = run
+sys.exit(cli.main(["run", "pool.jsonl", "--run-dir", "r"]))
+"""
+
+
+def test_a_terminal_that_closes_stops_a_run_as_its_signal_does(tmp_path: Path) -> None:
+    """It cannot be written to any more, and its progress and its last line go nowhere."""
+    ours, theirs = os.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-c", CLOSED, str(tmp_path / "begun")],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        wait_for((tmp_path / "begun").exists, None, SECONDS)
+        os.close(ours)
+        assert child.wait(SECONDS) == 128 + signal.SIGHUP
+        assert (tmp_path / "begun.ended").exists()  # in order, not cut short
+    finally:
+        child.kill()
+
+
 HANGS = """
 import subprocess, sys, time
 from pathlib import Path

@@ -7,6 +7,7 @@ ends with a `BrokenFileError`, as nothing after the break can be trusted.
 
 from engine.readers.arrow import open_arrow
 from engine.readers.files import PoolFile, find_files
+from engine.readers.globs import is_glob, would_find
 from engine.readers.line import Line
 from engine.readers.parquet import open_parquet
 from engine.readers.parquet_footer import num_rows as num_parquet_rows
@@ -29,6 +30,7 @@ __all__ = [
     "count_lines",
     "cut",
     "find_files",
+    "is_glob",
     "kind",
     "num_parquet_rows",
     "open_arrow",
@@ -36,4 +38,5 @@ __all__ = [
     "problem_of",
     "read_lines",
     "remarks",
+    "would_find",
 ]

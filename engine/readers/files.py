@@ -7,17 +7,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob
-from itertools import takewhile
 from pathlib import Path
 from typing import Final, NoReturn
 
 from engine import hub
 from engine.errors import PoolError
+from engine.readers.globs import fixed_part, is_glob
 from engine.readers.kinds import KNOWN, kind_of
 from engine.readers.saved import SPLITS, check_splits, of_rows
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_GLOB: Final = re.compile(r"[*?[]")
 _FIXES: Final = {
     (".xlsx", ".xls", ".ods"): "save the sheet as CSV (UTF-8) and name that file",
     (".txt", ".md"): "rename it to .jsonl if each line is one row of JSON, to .tsv or .csv if it "
@@ -76,12 +75,12 @@ def _expand(text: str) -> list[Path]:
         if not _is_known(path.name):
             raise PoolError("the file's suffix is none that is known", text, _fix_for(path.name))
         return [_regular(path)]
-    if _GLOB.search(text):
+    if is_glob(text):
         # Path.glob takes no absolute pattern, and its * takes hidden files.
         matches = [Path(match) for match in glob(str(path), recursive=True)]  # noqa: PTH207
         folders = [match for match in matches if match.is_dir()]
         known = [match for match in matches if not match.is_dir() and _is_known(match.name)]
-        base = Path(*takewhile(lambda part: not _GLOB.search(part), path.parts))
+        base = fixed_part(path)
         files = [_inside(base, _regular(match)) for match in of_rows(known)]
         below = [file for folder in folders for file in _below(folder, base)]
         return files + below or _no_match("the glob matches no pool file", text)
