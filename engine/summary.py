@@ -196,5 +196,5 @@ def status_table(status: Status) -> str:
             if len(entry.faults) > MAX_FAULTS:
                 lines.append(f"  and {len(entry.faults) - MAX_FAULTS:,} more")
     if problem is not None:
-        lines += ["", "Whether anything has drifted cannot be told:", problem]
+        lines += ["", "Whether anything has drifted cannot be told:", terminal.lines(problem)]
     return "\n".join(lines)

@@ -24,10 +24,14 @@ def load(text: str) -> Any:
         raise ValueError(f"it is {len(text):,} letters long, {MAX_LETTERS:,} at most are read")
     try:
         _refuse_too_much(text)
-        return yaml.safe_load(text)
+        tree = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # dates and numbers, among others
         said = str(error)
-        raise ValueError(said if len(said) <= MAX_ERROR else f"{said[:MAX_ERROR]}…") from None
+    except (LookupError, AttributeError, TypeError) as error:  # of what safe_load takes on trust
+        said = f"a value is not of the kind that its !! tag names ({error})"
+    else:
+        return tree
+    raise ValueError(said if len(said) <= MAX_ERROR else f"{said[:MAX_ERROR]}…")
 
 
 def _refuse_too_much(text: str) -> None:

@@ -26,6 +26,11 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: [1", "expected"),
         ("a: *nobody", "undefined alias"),
         ("? [a]\n: b", "unhashable key"),
+        ("a: !!bool x", "not of the kind that its !! tag names"),
+        ("a: !!timestamp x", "not of the kind that its !! tag names"),
+        ("a: !!int ''", "not of the kind that its !! tag names"),
+        ("a: !!float x", "could not convert"),
+        ("a: !!binary \u00e9", "convert base64 data into ascii"),
         ("x" * (5 * 2**20), "letters long"),
     ],
 )
@@ -52,6 +57,12 @@ def test_a_deep_value_on_the_command_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not valid YAML") as caught:
         Config.load(None, ["proxy.name=" + "[" * 5000])
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("value", ["!!bool x", "!!timestamp x", "!!int ''", "!!null [a]"])
+def test_a_value_that_is_not_what_its_tag_says(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"finetune\.seed"):
+        Config.load(None, [f"finetune.seed={value}"])
 
 
 def test_many_and_long_mistakes_are_told_on_one_screen() -> None:
