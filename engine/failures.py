@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine import staging
 from engine.errors import PoolscoreError, RunDirError, WorkerError
 from engine.step import Step
 from engine.storage import CLOSED, is_storage_error
@@ -22,7 +23,7 @@ STORY_FILE = "error.log"
 LAST_LINES = 6
 _TOLD = {os.strerror(number): number for number in CLOSED if number != errno.EPERM}
 """What libraries in Rust and C++ say of a disk in errors of their own."""
-PROBE_FILE = ".probe"
+PROBE_BYTES = 2**16
 
 
 @contextmanager
@@ -90,9 +91,7 @@ def storage_now(what: str, folder: Path) -> RunDirError | None:
     Whoever may not write dies in many ways, and often without a word.
     """
     try:
-        probe = folder / PROBE_FILE
-        probe.write_bytes(bytes(2**16))
-        probe.unlink()
+        staging.try_writing(folder, PROBE_BYTES)
     except OSError as error:
         if is_storage_error(error):
             return storage_error(what, error)

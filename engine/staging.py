@@ -30,14 +30,33 @@ def staged(target: Path) -> Generator[Path]:
     Raises:
         OSError: the folder is missing or may not be written to.
     """
-    temporary = _beside(target)
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    temporary = _made_anew(target)
     try:
         yield temporary
         publish(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def try_writing(folder: Path, num_bytes: int) -> None:
+    """Write a file into a folder, and remove it.
+
+    Raises:
+        OSError: the folder is missing, full or may not be written to.
+    """
+    temporary = _made_anew(folder / "probe")
+    try:
+        temporary.write_bytes(bytes(num_bytes))
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _made_anew(target: Path) -> Path:
+    """An empty file beside `target` that was not there before, nor any link under its name."""
+    temporary = _beside(target)
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    return temporary
 
 
 def publish(source: Path, target: Path) -> None:

@@ -11,7 +11,9 @@ from handmade import make_step
 from ray.exceptions import ActorDiedError
 
 from engine.errors import RunDirError, WorkerError
-from engine.failures import PROBE_FILE, for_people, storage_now, understood
+from engine.failures import for_people, storage_now, understood
+from engine.pipeline import begun
+from engine.step import UNDER_WAY
 
 
 @pytest.mark.parametrize(
@@ -62,4 +64,17 @@ def test_an_actor_that_died_on_a_sound_disk_may_have_been_out_of_memory(tmp_path
     with pytest.raises(WorkerError, match="most often out of memory"), for_people(step):
         raise ActorDiedError
     assert storage_now("embed", tmp_path) is None
-    assert not (tmp_path / PROBE_FILE).exists()
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_nothing_is_written_through_links_that_lie_in_wait(tmp_path: Path) -> None:
+    step = make_step(tmp_path / "run", "embed", "2-embed")
+    victim = tmp_path / "mine.txt"
+    victim.write_text("dear to me")
+    for name in (".probe", UNDER_WAY):
+        (step.run.path / name).symlink_to(victim)
+    assert storage_now("embed", step.run.path) is None
+    with begun(step):
+        assert (step.run.path / UNDER_WAY).read_text() == step.folder
+    assert victim.read_text() == "dear to me"
+    assert not (step.run.path / UNDER_WAY).is_symlink()
