@@ -258,6 +258,36 @@ def test_status_shows_each_state(
     assert "drifted" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_quiet_lets_warnings_through_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = tmp_path / "pool.jsonl"
+    rows = [{"instruction": f"Say {word}.", "output": word} for word in ("red", "green", "blue")]
+    rows = [{**row, "source": "made"} for row in rows[:1]] + rows[1:]
+    pool.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    command = ["run", str(pool), "--run-dir", str(tmp_path / "r"), "--until", "pool"]
+    assert cli.main([*command, "--set", "pool.source_field=source", "--quiet"]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert " ".join(told.err.split()).startswith("warning: 2 of 3 rows have no source")
+    assert len(told.err.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_something_is_said_before_anything_takes_long(
+    pool_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", str(pool_file), "--run-dir", str(tmp_path / "r"), *TOLERANT]
+    assert cli.main([*command, "--until", "pool"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    heads = ["preparing", "poolscore ", "preparing", "[1/10] pool"]
+    begins = [line for line in lines if line.startswith(tuple(heads))]
+    assert [line.startswith(head) for line, head in zip(begins, heads, strict=True)] == [True] * 4
+    assert "starting Ray …" in begins[0]
+    assert "looking at the pool and the models …" in begins[2]
+
+
 def run_apart(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, for what concerns its streams."""
     return subprocess.run(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import time
 from pathlib import Path
 
 import pytest
 
-from engine import heartbeat
+from engine import heartbeat, live
 from engine.mapping import _under_way
 from engine.progress import Progress, duration
 
@@ -153,3 +155,42 @@ def test_workers_tell_how_many_rows_of_a_shard_they_have_done(
     with heartbeat.at_work(tmp_path / "part-00001.parquet.beat"):
         heartbeat.beat(7)
         assert _under_way(tmp_path, rows) == 7
+
+
+class Closed(Terminal):
+    """A terminal that has closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_work_does_not_end_because_nobody_reads_of_it(
+    is_terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.progress.PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(Closed, "isatty", lambda self: is_terminal)
+    progress = Progress("finetune epoch 1", 10, "rows", Closed())
+    live.tell(tmp_path / "live", 3, 1.5)
+    with progress.ticking("starting 1 worker …"):
+        progress.add(1)
+        watcher = live.Watcher(tmp_path / "live", progress)
+        watcher.stop()
+    progress.finish()
+    assert progress.done == 3
+
+
+def test_a_log_hears_of_what_is_mostly_quick_only_when_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = io.StringIO()
+    with Progress("score", 0, "", out).ticking("comparing what it reads …", at_once=False):
+        pass
+    assert out.getvalue() == ""
+    with Progress("score", 0, "", out).ticking("comparing what it reads …"):
+        pass
+    assert out.getvalue() == "  score                comparing what it reads …  0 s\n"
+    monkeypatch.setattr("engine.progress.PLAIN_SECONDS", 0.0)
+    progress = Progress("tokens", 0, "", out)
+    with progress.ticking("comparing what it reads …", at_once=False):
+        shown_until(progress, "tokens")
