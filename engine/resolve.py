@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine import hub, models, rundir
 from engine.assets import bundled_proxy
 from engine.chat.rendering import prints_today
 from engine.config import BUNDLED, SMOLLM2, Config, EmbedConfig, ProxyConfig
+from engine.errors import ConfigError, beginning
 from engine.rundir import RunDir
 from engine.stages.select import DEFAULT_PERCENT
 from engine.step import PERPLEXITY, TOKENS, proxy_folder
@@ -76,23 +77,61 @@ def default_batch(name: str, device: str) -> int:
     return on_gpu if device == "cuda" else on_cpu
 
 
-def settle(config: Config, device: str, run: RunDir | None, rebuild: Sequence[str] = ()) -> Config:
+def settle(
+    config: Config,
+    device: str,
+    run: RunDir | None,
+    rebuild: Sequence[str] = (),
+    warn: Callable[[str], object] = lambda text: None,
+) -> Config:
     """`resolve` for a run directory, after what an earlier run in it was done with.
+
+    Args:
+        config: settings as they were given.
+        device: ``cpu`` or ``cuda``.
+        run: the run directory, if there is one.
+        rebuild: stages that will be redone.
+        warn: takes a sentence about each file of an earlier run's settings that cannot be used.
 
     Raises:
         ModelError: a hub model has no commit, and it cannot be looked up.
     """
     resolved = resolve(config, device)
-    if run is not None:
-        resolved = resolve(config, device, _before(resolved, run, rebuild))
+    own = _recorded(run, proxy_folder(resolved), warn)
+    latest = _recorded(run, ".", warn)
+    if run is not None and _keeps_scores(resolved, run, rebuild):
+        resolved = resolve(config, device, own)
     resolved = resolved.override(
-        proxy={"revision": _commit(resolved.proxy, "proxy", run, proxy_folder(resolved))},
-        embed={"revision": _commit(resolved.embed, "embed", run, ".")},
+        proxy={"revision": _commit(resolved.proxy, "proxy", own and own.proxy)},
+        embed={"revision": _commit(resolved.embed, "embed", latest and latest.embed)},
     )
-    return _on_one_day(resolved, run, rebuild)
+    return _on_one_day(resolved, run, rebuild, own)
 
 
-def _on_one_day(config: Config, run: RunDir | None, rebuild: Sequence[str]) -> Config:
+def _recorded(run: RunDir | None, folder: str, warn: Callable[[str], object]) -> Config | None:
+    """The settings that an earlier run left; None where there are none, or none that can be used.
+
+    Nothing hangs on them but what was left open: finished stages have their settings in their
+    records, and a run that would mix two is refused.
+    """
+    path = run.path / folder / rundir.SETTINGS if run else None
+    if path is None or not path.exists():
+        return None
+    try:
+        return Config.load(path)
+    except ConfigError as error:
+        told = " ".join(beginning(str(error)).split())
+        warn(
+            f"{path} is damaged, or of another version of poolscore, and is written anew: {told} "
+            "What it said of settings that were left open is lost; where a finished stage was "
+            "made with others, this run says so and stops."
+        )
+        return None
+
+
+def _on_one_day(
+    config: Config, run: RunDir | None, rebuild: Sequence[str], recorded: Config | None
+) -> Config:
     """The day that the chat template prints, where it prints today's: the first run's, so that one
     that passes midnight does not mix two, and one that goes on tomorrow makes the same tokens.
     """
@@ -101,8 +140,7 @@ def _on_one_day(config: Config, run: RunDir | None, rebuild: Sequence[str]) -> C
         return config
     own = run.path / proxy_folder(config) if run else None
     if own and (own / TOKENS).exists() and not {"pool", "tokens"}.intersection(rebuild):
-        path = own / rundir.SETTINGS
-        before = Config.load(path).proxy if path.exists() else None
+        before = recorded.proxy if recorded else None
         if before and (before.model, before.template) == (proxy.model, proxy.template):
             return config.override(proxy={"date": before.date and before.date.isoformat()})
     if not prints_today(models.load_tokenizer(models.proxy_source(config))):
@@ -125,7 +163,7 @@ def commits_told(given: Config, settled: Config) -> list[str]:
 
 
 def _commit(
-    model: ProxyConfig | EmbedConfig, section: str, run: RunDir | None, folder: str
+    model: ProxyConfig | EmbedConfig, section: str, known: ProxyConfig | EmbedConfig | None
 ) -> str | None:
     """The revision of a model: a hub model's becomes a commit, the one recorded here first.
 
@@ -133,12 +171,9 @@ def _commit(
     """
     if not is_of_the_hub(model.model) or hub.is_commit(model.revision):
         return model.revision
-    path = run.path / folder / rundir.SETTINGS if run is not None else None
-    if path is not None and path.exists() and model.revision in (None, MAIN):
-        recorded = Config.load(path)
-        known = recorded.proxy if section == "proxy" else recorded.embed
-        if known.model == model.model and hub.is_commit(known.revision):
-            return known.revision
+    is_open = model.revision in (None, MAIN)
+    if known and is_open and known.model == model.model and hub.is_commit(known.revision):
+        return known.revision
     return hub.commit_of(f"{section}.model", model.model, model.revision)
 
 
@@ -160,9 +195,7 @@ def _absolute(path: str, must_exist: bool = True) -> str:
 _BEFORE_SCORING = {"pool", "tokens", "perplexity"}
 
 
-def _before(config: Config, run: RunDir, rebuild: Sequence[str]) -> Config | None:
-    """Settings of this proxy's last run here; None where nothing scored will be kept."""
-    own = run.path / proxy_folder(config)
-    path = own / rundir.SETTINGS
-    scored = (own / PERPLEXITY).exists() and not _BEFORE_SCORING.intersection(rebuild)
-    return Config.load(path) if path.exists() and scored else None
+def _keeps_scores(config: Config, run: RunDir, rebuild: Sequence[str]) -> bool:
+    """Whether anything that this proxy's last run has scored will be kept."""
+    scored = (run.path / proxy_folder(config) / PERPLEXITY).exists()
+    return scored and not _BEFORE_SCORING.intersection(rebuild)

@@ -6,7 +6,7 @@ Tables come out as Arrow, and so as pandas (``.to_pandas()``), Polars (``pl.from
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from engine import checkpoints, heartbeat, lock, models, rundir
 from engine.config import Config, SelectConfig
-from engine.errors import ConfigError, PoolscoreError, RunDirError
+from engine.errors import ConfigError, PoolscoreError, RunDirError, beginning
 from engine.pipeline import local_path, plan
 from engine.record import Record
 from engine.rundir import RunDir
@@ -32,7 +32,6 @@ from engine.step import (
 from engine.targets import refuse_target, write_target
 from engine.wholeness import Fault, altered, foreign, lost, refuse_faults
 
-MAX_LINES = 12
 State = Literal["done", "running", "interrupted", "missing", "drifted"]
 
 
@@ -61,7 +60,8 @@ class Status(NamedTuple):
     @property
     def is_as_recorded(self) -> bool:
         """Whether every finished stage is what its record says, as far as was looked."""
-        return self.problem is None and not any(stage.faults for stage in self.stages)
+        sound = all(stage.state != "drifted" and not stage.faults for stage in self.stages)
+        return self.problem is None and sound
 
 
 class Chosen(NamedTuple):
@@ -99,7 +99,7 @@ class Run:
         except ConfigError as error:
             raise RunDirError(
                 f"{settings} is damaged, or of another version of poolscore:\n"
-                f"{_beginning(str(error))}\n"
+                f"{beginning(str(error))}\n"
                 "`poolscore run` with the settings of that run writes it anew."
             ) from None
         self.steps = plan(self.config, self.dir, as_recorded=True)
@@ -192,7 +192,19 @@ class Run:
                 models.proxy_source(self.config).refuse_altered(run)
         except PoolscoreError as error:  # the pool or a model is gone: take the records' word
             steps, problem = self.steps, str(error)
-        return Status([self._status(step, verify) for step in steps], problem, self.holder())
+        stages = [self._status(step, verify) for step in steps]
+        if verify:
+            stages = [self._with_lost_record(stage, stages) for stage in stages]
+        return Status(stages, problem, self.holder())
+
+    def _with_lost_record(self, stage: StageStatus, stages: list[StageStatus]) -> StageStatus:
+        """A fault where a finished stage was made from one that has no record any more."""
+        folder = stage.step.folder
+        users = [s.step.label for s in stages if s.record and folder in s.record.inputs]
+        if self.dir.record(folder) is not None or not users:
+            return stage
+        fault = Fault(folder, rundir.RECORD, f"is missing, though {users[0]} was made from it")
+        return replace(stage, faults=(*stage.faults, str(fault)))
 
     def _status(self, step: Step, verify: bool) -> StageStatus:
         record = self.dir.record(step.folder)
@@ -259,12 +271,6 @@ class Run:
     def _shards(self, stage: str, columns: list[str] | None = None) -> pa.Table:
         step = self._finished(stage)
         return rundir.concat([step.read(step.folder, shard, columns) for shard in step.shards()])
-
-
-def _beginning(text: str) -> str:
-    """As much of an error's text as leaves room for what is said around it."""
-    lines = text.splitlines()
-    return "\n".join([*lines[:MAX_LINES], *(["…"] if len(lines) > MAX_LINES else [])])
 
 
 def open_run(path: str | Path, proxy: str | None = None) -> Run:

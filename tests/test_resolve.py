@@ -17,7 +17,7 @@ from engine.errors import ConfigError
 from engine.resolve import settle
 from engine.rundir import RunDir
 from engine.stages import tokens
-from engine.step import TOKENS, proxy_folder
+from engine.step import PERPLEXITY, TOKENS, proxy_folder
 
 DATED = (
     "{{ strftime_now('%d %b %Y') }}\n{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
@@ -98,6 +98,30 @@ def test_several_chat_templates_without_a_default_are_no_day_and_a_message(
     named[1]["name"] = "default"
     path.write_text(json.dumps(settings | {"chat_template": named}))
     assert settle(config, "cpu", RunDir(tmp_path / "run")).proxy.date == datetime.date.today()
+
+
+@pytest.mark.parametrize("damage", ["", "a: [1", "nonsense: 3", "proxy: !!bool x", "\0"])
+def test_settings_of_before_that_cannot_be_read_are_no_dead_end(
+    config: Config, tmp_path: Path, damage: str
+) -> None:
+    run = RunDir(tmp_path / "run")
+    begin(config, run)
+    (run.path / proxy_folder(config) / PERPLEXITY).mkdir()
+    own = run.path / proxy_folder(config) / rundir.SETTINGS
+    for path in (own, run.path / rundir.SETTINGS):
+        path.write_text(damage)
+    told: list[str] = []
+    day = datetime.date(2024, 2, 29)
+    given = config.override(proxy={"date": day.isoformat()})
+    assert settle(given, "cpu", run, warn=told.append).proxy.date == day
+    if damage:
+        assert [text.split(" is damaged")[0] for text in told] == [
+            str(own),
+            str(run.path / rundir.SETTINGS),
+        ]
+        assert all("is written anew" in text and len(text) < 3000 for text in told)
+    else:  # an empty file is a configuration of defaults
+        assert told == []
 
 
 def test_the_day_is_a_setting_as_people_write_it(tmp_path: Path) -> None:
