@@ -12,8 +12,9 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,7 @@ from engine.config import STAGE_NAMES, Config
 from engine.errors import ConfigError, PoolscoreError, RunDirError, did_you_mean, how_to_install
 from engine.failures import STORY_FILE, storage_error
 from engine.lock import exclusive
-from engine.progress import duration
+from engine.progress import Progress, duration
 from engine.provenance import commit, versions
 from engine.record import Record
 from engine.resolve import commits_told, settle
@@ -152,27 +153,32 @@ def run(
         interrupts.stopping(),
         _storage_errors_for_people(target),
         exclusive(target.path),
-        nodes.session(config.resources) as cluster_nodes,
+        _session(config) as cluster_nodes,
     ):
         target.sweep()
         (target.path / STORY_FILE).unlink(missing_ok=True)
-        resolved = settle(config, cluster_nodes.device, target, rebuild)
-        steps = plan(resolved, target)
-        gone = _rebuilt(steps, rebuild)
-        kept = [step for step in steps if step.folder not in gone]
-        # Drift of any of them is found before anything is removed or done.
-        whole = dict(zip((step.folder for step in kept), refuse_drift(*kept), strict=True))
-        last = max((i for i, s in enumerate(steps, 1) if s.stage == until), default=len(steps))
-        todo = [step for step in steps[:last] if not whole.get(step.folder)]
-        for step in todo:
-            _check_space(step)
-        warnings = check(resolved, {step.stage for step in todo}, cluster_nodes)
+        told: list[str] = []
+        with _preparing("looking at the settings …", at_once=False):
+            resolved = settle(config, cluster_nodes.device, target, rebuild, told.append)
+        say(_headline(resolved, cluster_nodes))
+        for text in told:
+            warn(terminal.warning(text))
+        with _preparing("looking at the pool and the models …"):
+            steps = plan(resolved, target)
+            gone = _rebuilt(steps, rebuild)
+            kept = [step for step in steps if step.folder not in gone]
+            # Drift of any of them is found before anything is removed or done.
+            whole = dict(zip((step.folder for step in kept), refuse_drift(*kept), strict=True))
+            last = max((i for i, s in enumerate(steps, 1) if s.stage == until), default=len(steps))
+            todo = [step for step in steps[:last] if not whole.get(step.folder)]
+            for step in todo:
+                _check_space(step)
+            warnings = check(resolved, {step.stage for step in todo}, cluster_nodes)
         for folder in sorted(gone):
             target.refuse_links(f"{folder}/any")
             target.clear(folder)
         for folder in (".", proxy_folder(resolved)):
             target.commit_changed(f"{folder}/{rundir.SETTINGS}", resolved.to_yaml().encode())
-        say(_headline(resolved, cluster_nodes))
         for warning in warnings:
             warn(terminal.warning(warning))
         for line in commits_told(config, resolved):
@@ -193,11 +199,25 @@ def run(
     return target
 
 
+def _preparing(note: str, at_once: bool = True) -> AbstractContextManager[None]:
+    """Say what goes on before the first stage: with large models it takes minutes."""
+    return Progress("preparing", 0, "").ticking(note, at_once=at_once)
+
+
+@contextmanager
+def _session(config: Config) -> Iterator[nodes.Nodes]:
+    with ExitStack() as held:
+        with _preparing("starting Ray …"):
+            cluster_nodes = held.enter_context(nodes.session(config.resources))
+        yield cluster_nodes
+
+
 def _do(step: Step, cluster_nodes: nodes.Nodes) -> Record:
     start = time.monotonic()
     module = _MODULES[step.stage]
-    for folder in step.inputs:
-        refuse_faults(step.run, folder, digests=True)
+    with Progress(step.label, 0, "").ticking("comparing what it reads …", at_once=False):
+        for folder in step.inputs:
+            refuse_faults(step.run, folder, digests=partial(step.loads, folder))
     _begin(step)
     step.run.refuse_links(f"{step.folder}/{heartbeat.FOLDER}/any")
     working = step.run.path / step.folder / heartbeat.FOLDER
@@ -269,8 +289,8 @@ def begun(step: Step) -> Iterator[None]:
     Raises:
         interrupts.Stopped: as it came, with that in words.
     """
-    with contextlib.suppress(OSError):  # of no use but to people
-        (step.run.path / UNDER_WAY).write_text(step.folder)
+    with contextlib.suppress(OSError, RunDirError):  # of no use but to people
+        step.run.commit(UNDER_WAY, step.folder.encode())
     try:
         yield
     except interrupts.Stopped as stopped:

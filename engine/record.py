@@ -16,6 +16,12 @@ FORMAT = 1
 """Of records. A poolscore reads those of its own format alone."""
 
 
+STATE_FOLDER = "state"
+"""In the folder of an epoch of the training: what the next one starts from. The one folder whose
+files a record lists, by ``state/…``. It may be removed: the next epoch then trains from the start.
+"""
+
+
 class FileEntry(BaseModel):
     """One file of a stage, as it was when the stage was finished."""
 
@@ -68,7 +74,9 @@ class Record(BaseModel):
     @classmethod
     def _plain_names(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
         for name in files:
-            if not name or "/" in name or "\0" in name or is_hidden(name):
+            first, *below = name.split("/")
+            parts = below if below and first == STATE_FOLDER else [name]
+            if any(not part or "/" in part or "\0" in part or is_hidden(part) for part in parts):
                 raise ValueError(f"{name!r} is no file of a stage")
         return files
 
@@ -120,6 +128,11 @@ def parse(data: bytes) -> Record:
 def is_shard(name: str) -> bool:
     """Whether a file's name is one of a stage's shards."""
     return fnmatch(name, "part-*.parquet")
+
+
+def is_state(name: str) -> bool:
+    """Whether a recorded name is that of a file in `STATE_FOLDER`."""
+    return name.startswith(f"{STATE_FOLDER}/")
 
 
 def is_hidden(name: str) -> bool:

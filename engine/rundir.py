@@ -38,6 +38,7 @@ import pyarrow as pa
 from engine import hashes, shards, staging
 from engine.errors import RunDirError
 from engine.record import (
+    STATE_FOLDER,
     FileEntry,
     OtherFormatError,
     Record,
@@ -214,7 +215,8 @@ class RunDir:
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of each file that lies in a folder, by name, in order; none where there is none.
 
-        Names that begin with a dot or an underscore count for nothing.
+        Files in `STATE_FOLDER` are told with it, ``state/…``. Names that begin with a dot or an
+        underscore count for nothing.
 
         Raises:
             RunDirError: the folder cannot be listed.
@@ -222,8 +224,11 @@ class RunDir:
 
         def listed() -> dict[str, int]:
             with os.scandir(self.path / folder) as entries:
-                files = [e for e in entries if not is_hidden(e.name) and e.is_file()]
-                return {e.name: e.stat().st_size for e in sorted(files, key=lambda e: e.name)}
+                names = [entry.name for entry in entries if entry.name != STATE_FOLDER]
+            place = self.path / folder
+            names += (p.relative_to(place).as_posix() for p in (place / STATE_FOLDER).rglob("*"))
+            files = {name: place / name for name in sorted(filter(_counts, names))}
+            return {name: path.stat().st_size for name, path in files.items() if path.is_file()}
 
         try:
             return patiently(listed)
@@ -350,6 +355,11 @@ def gone(path: Path) -> RunDirError:
 def _record(path: Path, *state: int) -> Record:
     """The record, as long as its file is the same: readers ask for it often."""
     return parse(patiently(path.read_bytes))
+
+
+def _counts(name: str) -> bool:
+    """Whether nothing in a file's name within a stage's folder is hidden."""
+    return not any(map(is_hidden, name.split("/")))
 
 
 def _bears(mark: Mapping[str, Any], folder: str, file: str) -> bool:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from engine.config import Config
 from engine.errors import RunDirError
-from engine.record import FileEntry, Record, is_shard
+from engine.record import FileEntry, Record, is_shard, is_state
 from engine.rundir import RunDir
 from engine.threads import in_order
 from engine.wholeness import entries, foreign, in_words, lost
@@ -147,6 +147,15 @@ class Step:
     def _to_write(self) -> list[str]:
         """Shards that this step will write over, whatever lies under their names."""
         return self.run.shards(POOL) if self.folder == POOL else self.shards()
+
+    def loads(self, folder: str, name: str) -> bool:
+        """Whether this step reads that file of an input, beyond what the record says of it.
+
+        A model is as many gigabytes to hash as to load: only who loads it asks whether it is whole.
+        """
+        if f"/{FINETUNE}/" not in folder:
+            return True
+        return self.stage == ("finetune" if is_state(name) else "perplexity")
 
     def missing(self) -> list[str]:
         """Shards this step has yet to write: what a resumed run works on."""

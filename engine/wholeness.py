@@ -6,13 +6,13 @@ Parquet) before another stage uses it, and of everything for ``poolscore status 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from engine import terminal
 from engine.errors import RunDirError
-from engine.record import FileEntry, Record
+from engine.record import FileEntry, Record, is_state
 from engine.rundir import RunDir
 from engine.threads import in_order
 
@@ -47,10 +47,15 @@ def _entry(run: RunDir, folder: str, name: str) -> FileEntry:
 
 
 def lost(run: RunDir, folder: str, record: Record) -> list[Fault]:
-    """Files that are gone, cut short or replaced by others of another size."""
+    """Files that are gone, cut short or replaced by others of another size.
+
+    A training's state is none of them: it is of use to the next epoch alone, which can do without.
+    """
     sizes = run.sizes(folder)
     found: list[Fault] = []
     for name, entry in record.files.items():
+        if is_state(name):
+            continue
         if name not in sizes:
             found.append(Fault(folder, name, "is missing"))
         elif sizes[name] != entry.bytes:
@@ -62,6 +67,8 @@ def lost(run: RunDir, folder: str, record: Record) -> list[Fault]:
 def foreign(run: RunDir, folder: str, record: Record) -> list[Fault]:
     """Files in a stage's folder that the stage has not written."""
     names = sorted(run.sizes(folder).keys() - record.files.keys())
+    if not any(map(is_state, record.files)):  # as earlier versions recorded: it is not loaded
+        names = [name for name in names if not is_state(name)]
     return [Fault(folder, name, "is no file of this run: move it away") for name in names]
 
 
@@ -74,9 +81,24 @@ def altered(run: RunDir, folder: str, record: Record, names: Iterable[str]) -> l
     there = run.sizes(folder)
     names = [name for name in names if name in there]
     digests = in_order(lambda name: run.digest(folder, name)[1], names)
+    return _others(folder, record, dict(zip(names, digests, strict=True)))
+
+
+def altered_since(run: RunDir, folder: str, record: Record, names: Iterable[str]) -> list[Fault]:
+    """`altered`, but a file of the path, size and times at which it was hashed before is the same.
+
+    Raises:
+        RunDirError: one of them cannot be read.
+    """
+    there = run.sizes(folder)
+    paths = {name: run.path / folder / name for name in names if name in there}
+    return _others(folder, record, run.hash_files(paths))
+
+
+def _others(folder: str, record: Record, digests: Mapping[str, str]) -> list[Fault]:
     return [
         Fault(folder, name, "has other bytes than were written: it is damaged, or replaced")
-        for name, digest in zip(names, digests, strict=True)
+        for name, digest in digests.items()
         if digest != record.files[name].sha256
     ]
 
@@ -86,13 +108,15 @@ def unchecked(record: Record) -> list[str]:
     return [name for name in record.files if not name.endswith(".parquet")]
 
 
-def refuse_faults(run: RunDir, folder: str, digests: bool = False) -> Record:
+def refuse_faults(
+    run: RunDir, folder: str, digests: bool | Callable[[str], bool] = False
+) -> Record:
     """The record of a stage that is about to be read.
 
     Args:
         run: the run directory.
         folder: of the stage.
-        digests: hash what bears no checksums of its own.
+        digests: hash what bears no checksums of its own, all of it or what a name is loaded of.
 
     Raises:
         RunDirError: the stage is not finished; or names the files that are missing, cut short,
@@ -106,7 +130,9 @@ def refuse_faults(run: RunDir, folder: str, digests: bool = False) -> Record:
         )
     faults = [*lost(run, folder, record), *foreign(run, folder, record)]
     if digests and not faults:
-        faults = altered(run, folder, record, unchecked(record))
+        names = unchecked(record)
+        loaded = filter(digests, names) if callable(digests) else names
+        faults = altered_since(run, folder, record, loaded)
     if faults:
         raise RunDirError(in_words(run, faults))
     return record

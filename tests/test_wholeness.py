@@ -7,23 +7,30 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from handmade import commit_run, make_step, mark_whole, reader
 
-from engine import cli, open_run, pipeline
+from engine import cli, hashes, open_run, pipeline, readers
 from engine.config import Config, SelectConfig
-from engine.errors import ConfigError, PoolscoreError, RunDirError
+from engine.errors import ConfigError, PoolError, PoolscoreError, RunDirError
+from engine.hashes import sha256
 from engine.record import Record
-from engine.results import Run
+from engine.results import Run, Status
 from engine.rundir import RECORD, SETTINGS, RunDir
 from engine.stages import score, select
 from engine.step import POOL, proxy_folder
+from engine.summary import status_table
+from engine.targets import refuse_run_dir
 from engine.wholeness import altered, foreign, lost, refuse_faults
 
 SHARDS = ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+TOKENS_FOLDER = "proxies/hand/4-tokens"
 SCORE, SELECT = "proxies/hand/7-score", "proxies/hand/8-select"
 
 
@@ -190,6 +197,88 @@ def test_an_altered_model_is_told_before_it_is_loaded(tmp_path: Path) -> None:
     run.commit(f"{place}/adapter_config.json", b"{}")  # which transformers would mind
     with pytest.raises(RunDirError, match=r"adapter_config\.json is no file of this run"):
         refuse_faults(run, place, digests=True)
+
+
+def trained(tmp_path: Path) -> tuple[RunDir, str, Record]:
+    """A finished epoch with a state that the next one starts from."""
+    run, place = RunDir(tmp_path), "proxies/hand/6-finetune/epoch-1"
+    for name in ("model.safetensors", "state/latest", "state/global_step3/rank_0.pt"):
+        run.commit(f"{place}/{name}", name.encode())
+    run.commit(f"{place}/state/.hidden", b"")
+    return run, place, mark_whole(run, place, "made", "finetune")
+
+
+def test_only_who_loads_a_training_hashes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, place, record = trained(tmp_path)
+    hashed: list[str] = []
+
+    def spy(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256(path)
+
+    monkeypatch.setattr(hashes, "sha256", spy)
+    config = Config.from_tree({"proxy": {"name": "hand"}})
+    loaded = {
+        "report": [],
+        "score": [],
+        "finetune": ["latest", "rank_0.pt"],
+        "perplexity": ["model.safetensors"],
+    }
+    for stage, names in loaded.items():
+        step = make_step(tmp_path, stage, "x", config)
+        for wanted in (sorted(names), []):  # the second time it is remembered
+            hashed.clear()
+            assert refuse_faults(run, place, partial(step.loads, place)) == record
+            assert sorted(hashed) == wanted
+
+
+def test_altered_state_is_told_before_it_is_loaded(tmp_path: Path) -> None:
+    run, place, record = trained(tmp_path)
+    names = ["model.safetensors", "state/global_step3/rank_0.pt", "state/latest"]
+    assert sorted(record.files) == names
+    run.commit(f"{place}/state/latest", b"state/lAtest")
+    step = make_step(tmp_path, "finetune", "x")
+    with pytest.raises(RunDirError, match=r"state/latest has other bytes than were written"):
+        refuse_faults(run, place, partial(step.loads, place))
+    reading = make_step(tmp_path, "perplexity", "x")  # which has no use for it
+    assert refuse_faults(run, place, partial(reading.loads, place)) == record
+    run.commit(f"{place}/state/latest", b"short")
+    with pytest.raises(RunDirError, match=r"state/latest has other bytes than were written"):
+        refuse_faults(run, place, partial(step.loads, place))
+    run.commit(f"{place}/state/latest", b"state/latest")
+    run.commit(f"{place}/state/global_step3/rank_1.pt", b"planted")
+    with pytest.raises(RunDirError, match=r"global_step3/rank_1\.pt is no file of this run"):
+        refuse_faults(run, place)
+
+
+def test_a_state_may_be_removed(tmp_path: Path) -> None:
+    run, place, record = trained(tmp_path)
+    shutil.rmtree(tmp_path / place / "state")
+    step = make_step(tmp_path, "finetune", "x")
+    assert refuse_faults(run, place, partial(step.loads, place)) == record
+    assert lost(run, place, record) == []
+
+
+def test_a_state_that_no_record_lists_is_no_fault(tmp_path: Path) -> None:
+    """As earlier versions left it: it is not loaded (`train_worker`)."""
+    run, place, record = trained(tmp_path)
+    files = {name: entry for name, entry in record.files.items() if "/" not in name}
+    run.commit_record(place, record.model_copy(update={"files": files}))
+    assert list(refuse_faults(run, place, digests=True).files) == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name", ["state/", "state/../x", "state/.x", "state/a/../../b", "other/x", "/x", "state//x"]
+)
+def test_names_that_lead_elsewhere_are_in_no_record(tmp_path: Path, name: str) -> None:
+    run, place, record = trained(tmp_path)
+    told = record.model_dump()
+    told["files"][name] = told["files"]["state/latest"]
+    run.commit(f"{place}/{RECORD}", json.dumps(told).encode())
+    with pytest.raises(RunDirError, match="is no file of a stage"):
+        run.record(place)
 
 
 def test_each_fault_is_listed_once_with_its_place(tmp_path: Path) -> None:
@@ -375,6 +464,55 @@ def test_what_a_glob_of_the_pool_would_match_is_no_target(folder: Path) -> None:
     assert run.select(SelectConfig(rows=2), folder / "data" / "new.parquet") == (9, 2)
 
 
+GLOBS = {
+    "a linked folder": ("link/*.jsonl", "link/new.jsonl", True),
+    "where the link leads": ("link/*.jsonl", "data/new.jsonl", True),
+    "no folder between": ("data/**/*.jsonl", "data/new.jsonl", True),
+    "many between": ("data/**/*.jsonl", "data/a/b/c/new.jsonl", True),
+    "a way back": ("data/../data/*.jsonl", "data/new.jsonl", True),
+    "a way back behind a star": ("da*/../data/*.jsonl", "data/new.jsonl", True),
+    "a link behind a star": ("li*/*.jsonl", "data/new.jsonl", True),
+    "a folder that is matched": ("da*", "data/a/new.jsonl", True),
+    "everything below": ("data/**", "data/a/new.jsonl", True),
+    "a deeper one": ("data/*.jsonl", "data/a/new.jsonl", False),
+    "another kind": ("data/**/*.jsonl", "data/new.parquet", False),
+    "a hidden one": ("data/*.jsonl", "data/.new.jsonl", False),
+    "in a hidden folder": ("data/**/*.jsonl", "data/.a/new.jsonl", False),
+    "hidden, and named": ("data/.*.jsonl", "data/.new.jsonl", True),
+    "brackets": ("data/[m-o]ew.jsonl", "data/new.jsonl", True),
+    "brackets of others": ("data/[!n]ew.jsonl", "data/new.jsonl", False),
+    "case": ("data/N*.jsonl", "data/new.jsonl", False),
+}
+
+
+@pytest.mark.parametrize("case", GLOBS)
+def test_what_would_be_found_is_what_the_reader_finds(tmp_path: Path, case: str) -> None:
+    pattern, name, found = GLOBS[case]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "old.csv").write_text("instruction,output\nSay.,Yes.\n")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    place = (tmp_path / name).parent.resolve() / Path(name).name
+    assert readers.would_find(f"{tmp_path}/{pattern}", place) == found
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.touch()
+    try:
+        paths = [file.path for file in readers.find_files([f"{tmp_path}/{pattern}"])]
+    except PoolError:
+        paths = []
+    assert (place.resolve() in [path.resolve() for path in paths]) == found
+
+
+def test_a_glob_by_another_name_of_its_folder_is_no_way_in(folder: Path) -> None:
+    settings = folder / "run" / SETTINGS
+    (folder / "link").symlink_to(folder / "data")
+    before = settings.read_text()
+    for pattern in ("link/*.jsonl", "data/**/*.jsonl", "data/../data/*.jsonl"):
+        settings.write_text(before.replace(f"{folder}/data", f"{folder}/{pattern}"))
+        run = open_run(folder / "run")
+        for name in ("data", "link"):
+            refused(run, folder / name / "new.jsonl", "would become, a part")
+
+
 def test_a_file_that_is_there_wants_force(run: Run, tmp_path: Path) -> None:
     target = tmp_path / "mine.jsonl"
     target.write_text("precious")
@@ -424,6 +562,56 @@ def test_a_run_directory_in_the_pools_folder_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="taken for rows"):
         pipeline.run(config, folder / "data" / "runs" / "mine")
     assert sorted(path.name for path in (folder / "data").iterdir()) == ["a.jsonl", "b.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "mixed"),
+    [
+        ("data/**/*.parquet", "data/runs/mine", True),
+        ("data/*", "data/runs/mine", True),
+        ("data/*", "data/mine", True),
+        ("data/**/*.jsonl", "data/mine", True),
+        ("runs/*/proxies/*/8-select/selected.jsonl", "runs/new", True),
+        ("runs/old/proxies/*/8-select/selected.jsonl", "runs/new", False),
+        ("data/*.parquet", "data/mine", False),
+        ("data/**/*.csv", "data/mine", False),
+        ("data/*", "data/.runs/mine", False),
+        ("data/*", "runs/mine", False),
+    ],
+)
+def test_a_run_directory_that_a_glob_would_find_is_refused(
+    tmp_path: Path, pattern: str, name: str, mixed: bool
+) -> None:
+    (tmp_path / "data").mkdir()
+    wanted = pytest.raises(ConfigError, match="taken for rows") if mixed else nullcontext()
+    with wanted:
+        refuse_run_dir([f"{tmp_path}/{pattern}"], tmp_path / name)
+
+
+def test_a_problem_is_told_without_escape_sequences(run: Run, folder: Path) -> None:
+    (folder / "data" / "a\x1b[2J.jsonl").symlink_to(folder / "none")
+    text = status_table(run.status())
+    assert "cannot be told:" in text
+    assert "\x1b" not in text
+    assert "a␛[2J.jsonl" in text
+
+
+def test_a_lost_record_is_not_as_recorded(run: Run) -> None:
+    """Whatever was made from that stage says that it was there."""
+    (run.dir.path / TOKENS_FOLDER / RECORD).unlink()
+    stages = {stage.step.stage: stage for stage in run.status(verify=True).stages}
+    assert stages["tokens"].faults == (
+        f"{TOKENS_FOLDER}/_stage.json is missing, though perplexity epoch 0 was made from it",
+    )
+    (run.dir.path / run.step("report").folder / RECORD).unlink()
+    assert run.status(verify=True).stages[-1].faults == ()  # nothing was made from it
+
+
+def test_what_has_drifted_is_not_as_recorded(run: Run) -> None:
+    stage = run.status().stages[0]
+    whole = replace(stage, state="done", faults=())
+    assert Status([whole], None, {}).is_as_recorded
+    assert not Status([whole, replace(whole, state="drifted")], None, {}).is_as_recorded
 
 
 @pytest.mark.parametrize("command", ["run", "status", "select"])
