@@ -121,7 +121,7 @@ def refuse_run_dir(paths: Iterable[str], run: Path) -> None:
         if pool.is_dir():
             mixed = _lies_in(run, pool) and not _is_hidden(run, pool)
         else:
-            mixed = any(_is_found(run.resolve() / name, path) for name in _OF_A_RUN)
+            mixed = _is_found(path, *(run.resolve() / name for name in _OF_A_RUN))
         if mixed:
             raise ConfigError(
                 f"--run-dir {run} lies in {path}, which the pool is read from: its files would be "
@@ -161,13 +161,13 @@ def _is_part(path: Path, source: str) -> bool:
         return _lies_in(path, named)
     if os.path.lexists(named):
         return path in (_place(named), named.resolve()) or _is_same(path, named)
-    return _is_found(path, source)
+    return _is_found(source, path)
 
 
-def _is_found(path: Path, source: str) -> bool:
-    """Whether a named input is a glob that finds this file."""
+def _is_found(source: str, *paths: Path) -> bool:
+    """Whether a named input is a glob that finds one of these files."""
     is_glob = readers.is_glob(source) and not os.path.lexists(Path(source).expanduser())
-    return is_glob and readers.would_find(source, path)
+    return is_glob and readers.would_find(source, *paths)
 
 
 def _is_source(target: Path, paths: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -23,33 +24,34 @@ def fixed_part(pattern: Path) -> Path:
     return Path(*takewhile(lambda part: not is_glob(part), pattern.parts))
 
 
-def would_find(pattern: str, path: Path) -> bool:
-    """Whether a glob finds a file under this path, itself or in a folder.
+def would_find(pattern: str, *paths: Path) -> bool:
+    """Whether a glob finds a file under one of these paths, itself or in a folder.
 
     Links and ``..`` in the glob are followed as far as the folders are there.
 
     Args:
         pattern: as in pool.paths.
-        path: absolute, its folder without links; missing folders may yet be made.
+        paths: absolute, their folders without links; missing folders may yet be made.
     """
     named = Path(pattern).expanduser().absolute()
     fixed = fixed_part(named)
     open_ = named.parts[len(fixed.parts) :]
-    for num in range(len(open_) + 1):
-        for folder in _folders(fixed, open_[:num]):
-            if path.is_relative_to(folder):
-                below = path.relative_to(folder).parts
-                if _fits(below, open_[num:]):
-                    return True
-    return False
+    return any(
+        _fits(path.relative_to(folder).parts, open_[num:])
+        for num in range(len(open_) + 1)
+        for folder in _folders(fixed, open_[:num])
+        for path in paths
+        if path.is_relative_to(folder)
+    )
 
 
 def _folders(fixed: Path, parts: Sequence[str]) -> set[Path]:
     """Folders that the beginning of a glob leads to, resolved."""
     if not parts:
         return {fixed.resolve()}
-    matches = glob(str(fixed.joinpath(*parts)), recursive=True)  # noqa: PTH207
-    return {match.resolve() for match in map(Path, matches) if match.is_dir()}
+    # An empty last part leaves out all but folders.
+    matches = glob(os.path.join(fixed, *parts, ""), recursive=True)  # noqa: PTH118, PTH207
+    return {Path(match).resolve() for match in matches}
 
 
 def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
