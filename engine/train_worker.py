@@ -11,12 +11,13 @@ import pyarrow as pa
 from engine import checkpoints, heartbeat, live, models
 from engine.checkpoints import Checkpoints
 from engine.errors import DamagedError, WorkerError
-from engine.record import STATE_FOLDER, is_state
+from engine.record import STATE_FOLDER
 from engine.step import FINETUNE, STEPS_FILE, Step
 from engine.training import StoppedEarly, Trainer
 from engine.training_plan import plan_of
 from engine.training_rows import load_rows
 from engine.training_state import load_state, save_state, told_by_rank_0
+from engine.wholeness import has_state
 
 
 def train(step: Step, device: str, num_threads: int) -> None:
@@ -67,9 +68,8 @@ def _resume(trainer: Trainer, step: Step) -> int:
         return 1
     folder = step.proxy_input(FINETUNE, step.epoch - 1)
     state = step.run.path / folder / STATE_FOLDER
-    record = step.run.record(folder)
     # What no record vouches for is not loaded; what one does was compared before this stage began.
-    if not told_by_rank_0(record is not None and any(map(is_state, record.files))):
+    if not told_by_rank_0(has_state(step.run, folder)):
         return 1
     try:
         return step.epoch if load_state(trainer.engine, trainer.plan, state) else 1

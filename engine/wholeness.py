@@ -103,6 +103,13 @@ def _others(folder: str, record: Record, digests: Mapping[str, str]) -> list[Fau
     ]
 
 
+def has_state(run: RunDir, folder: str) -> bool:
+    """Whether every file is there of a state that the record of a training lists."""
+    record = run.record(folder)
+    names = list(filter(is_state, record.files)) if record else []
+    return bool(names) and run.sizes(folder).keys() >= set(names)
+
+
 def unchecked(record: Record) -> list[str]:
     """Names of the files that bear no checksums of their own."""
     return [name for name in record.files if not name.endswith(".parquet")]

@@ -27,7 +27,7 @@ from engine.stages import score, select
 from engine.step import POOL, proxy_folder
 from engine.summary import status_table
 from engine.targets import refuse_run_dir
-from engine.wholeness import altered, foreign, lost, refuse_faults
+from engine.wholeness import altered, foreign, has_state, lost, refuse_faults
 
 SHARDS = ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
 TOKENS_FOLDER = "proxies/hand/4-tokens"
@@ -255,7 +255,11 @@ def test_altered_state_is_told_before_it_is_loaded(tmp_path: Path) -> None:
 
 def test_a_state_may_be_removed(tmp_path: Path) -> None:
     run, place, record = trained(tmp_path)
-    shutil.rmtree(tmp_path / place / "state")
+    assert has_state(run, place)
+    for name in ("state/latest", "state"):  # in part, as one does with what is altered, or whole
+        path = tmp_path / place / name
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+        assert not has_state(run, place)
     step = make_step(tmp_path, "finetune", "x")
     assert refuse_faults(run, place, partial(step.loads, place)) == record
     assert lost(run, place, record) == []
@@ -267,6 +271,7 @@ def test_a_state_that_no_record_lists_is_no_fault(tmp_path: Path) -> None:
     files = {name: entry for name, entry in record.files.items() if "/" not in name}
     run.commit_record(place, record.model_copy(update={"files": files}))
     assert list(refuse_faults(run, place, digests=True).files) == ["model.safetensors"]
+    assert not has_state(run, place)
 
 
 @pytest.mark.parametrize(
