@@ -27,8 +27,8 @@ _NO_ROWS = {
     schema.INVALID_JSON: _SHAPE,
     schema.NOT_AN_OBJECT: _SHAPE,
     schema.INVALID_UTF8: "the text is not UTF-8: write the files again in that encoding",
-    schema.RAGGED_ROW: "look whether the columns are separated as the header is, and whether a text "
-    "that holds the separator or a line end stands in quotes, its own quotes doubled",
+    schema.RAGGED_ROW: "look whether the columns are separated as the header is, and whether a "
+    "text that holds the separator or a line end stands in quotes, its own quotes doubled",
     schema.DUPLICATE_KEY: "write the rows again with each key once",
 }
 
