@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from engine import formats
+from engine import formats, terminal
 from engine.formats.flat import PROMPTS, RESPONSES
 
 MAX_NAMES = 2000
@@ -23,6 +24,12 @@ MAX_LISTED = 200
 """Names that a record lists."""
 MAX_SHOWN = 8
 """Names that a line on the screen lists."""
+MAX_HIDDEN = 200
+"""Characters of what may turn out to be a name."""
+MAX_WIDTH = 40
+"""Characters that are shown of it."""
+MIN_ROWS = 3
+"""Of fewer rows half says nothing."""
 
 
 _ROLES = frozenset(
@@ -41,6 +48,8 @@ class Names:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.others = 0
+        self.hidden: Counter[str] = Counter()
+        """Those of the others that are short enough to be names, until `reveal` tells."""
 
     def add(self, names: Iterable[str], times: int = 1) -> None:
         """Count keys of a row; what is known already costs one look-up."""
@@ -49,14 +58,28 @@ class Names:
             is_known = name in counts or (len(counts) < MAX_NAMES and formats.is_plain_name(name))
             if is_known:
                 counts[name] += times
-            else:
-                self.others += times
+                continue
+            self.others += times
+            if len(name) <= MAX_HIDDEN and (name in self.hidden or len(self.hidden) < MAX_NAMES):
+                self.hidden[name] += times
+
+    def reveal(self, num_rows: int) -> None:
+        """Count what at least half of all rows share as a name: it is a column's, and no text."""
+        for name, times in self.hidden.items():
+            if num_rows >= MIN_ROWS and 2 * times >= num_rows:
+                plain = terminal.plain(name.encode("utf-8", "replace").decode())
+                self.counts[plain if len(plain) <= MAX_WIDTH else f"{plain[:MAX_WIDTH]}…"] += times
+                self.others -= times
+        self.hidden.clear()
 
     def merge(self, other: Names) -> None:
         """Add what another process has counted."""
         for name, times in other.counts.items():
             self.add((name,), times)
         self.others += other.others
+        for name, times in other.hidden.items():
+            if name in self.hidden or len(self.hidden) < MAX_NAMES:
+                self.hidden[name] += times
 
     def listed(self) -> dict[str, int]:
         """The most frequent names, in an order that does not depend on that of the rows."""
@@ -106,6 +129,12 @@ class Census:
         self.rejected.merge(other.rejected)
         self.lists.merge(other.lists)
 
+    def reveal(self, num_rows: int, num_rejected: int) -> None:
+        """Take for names of columns what at least half of the rows have as keys."""
+        self.unused.reveal(num_rows)
+        self.without_source.reveal(self.num_without_source)
+        self.rejected.reveal(num_rejected)
+
     def add_rejected(self, row: Mapping[str, Any]) -> None:
         """Count the keys of a row that became no conversation."""
         for key, value in row.items():
@@ -141,10 +170,9 @@ class Census:
         prompt = closest(names, PROMPTS) or "…"
         response = closest([name for name in names if name != prompt], RESPONSES) or "…"
         keys = f"the rows have the keys {', '.join(names[:MAX_SHOWN])}: " if names else ""
-        return (
-            f"{keys}name them with --set pool.fields.prompt={prompt} --set pool.fields.response="
-            f"{response}, or for rows with a list of turns --set pool.fields.turns=…"
-        )
+        prompt = _argument(f"pool.fields.prompt={prompt}")
+        response = _argument(f"pool.fields.response={response}")
+        return f"{keys}name them with --set {prompt} --set {response}, or for rows with a list of turns --set pool.fields.turns=…"
 
 
 def _may_be_turns(key: str, first: Mapping[str, object]) -> bool:
@@ -153,6 +181,11 @@ def _may_be_turns(key: str, first: Mapping[str, object]) -> bool:
     return not (
         _NO_TURNS.search(key.lower()) or words.isdisjoint(_ROLES) or words.isdisjoint(_TEXTS)
     )
+
+
+def _argument(text: str) -> str:
+    """As a shell takes it; what is to be filled in stays as it is."""
+    return text if text.endswith("…") else shlex.quote(text)
 
 
 def _leaves(row: Mapping[str, object], depth: int = 3) -> Iterator[str]:

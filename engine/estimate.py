@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Estimate:
     start_seconds: float
     """For joining or starting Ray."""
     probe_seconds: float
+    remarks: list[str] = field(default_factory=list)
+    """What the names of the pool's files say."""
 
     @property
     def seconds(self) -> float:
@@ -91,6 +93,7 @@ def estimate(
         stages=stages(Forecast(resolved, cluster, measured), steps),
         start_seconds=start_seconds,
         probe_seconds=time.perf_counter() - began,
+        remarks=readers.remarks(readers.find_files(config.pool.paths)),
     )
 
 

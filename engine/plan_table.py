@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from engine import terminal
 from engine.estimate import Estimate
 from engine.forecast import StageEstimate
 from engine.maths.schedule import ENOUGH_STEPS, chosen_batch_size, num_steps
@@ -132,7 +133,8 @@ def _basis(found: Estimate) -> list[str]:
 
 def _hints(found: Estimate) -> list[str]:
     """What would be better."""
-    return [*_few_steps(found), *_faster(found)]
+    remarks = [terminal.plain(remark) for remark in found.remarks]
+    return [*remarks, *_few_steps(found), *_faster(found)]
 
 
 def _few_steps(found: Estimate) -> list[str]:

@@ -82,6 +82,35 @@ def test_hint_names_the_setting(rows: list[dict[str, object]], said: str) -> Non
     assert "SECRET" not in hint
 
 
+def test_what_half_of_the_rows_share_is_a_name() -> None:
+    names = Names()
+    for row in range(4):
+        names.add(("Customer question", "客户", f"text {row}", *(["rare key"] if not row else [])))
+    names.reveal(4)
+    assert names.listed() == {"Customer question": 4, "客户": 4}
+    assert (names.others, names.num_unlisted) == (5, 5)
+    few = Names()
+    few.add(("SECRET text",))
+    few.reveal(1)
+    assert (few.listed(), few.others) == ({}, 1)
+    long = Names()
+    long.add(("x" * 30 + "\x1b[31m" + "y" * 30,), 3)
+    long.reveal(3)
+    (shown,) = long.listed()
+    assert "\x1b" not in shown
+    assert len(shown) == 41
+
+
+def test_a_hint_quotes_names_with_spaces() -> None:
+    census = Census()
+    for _ in range(3):
+        census.add_rejected({"Prompt text": "q", "Response": "a"})
+    census.reveal(0, 3)
+    hint = census.fields_hint()
+    assert "the rows have the keys Prompt text, Response" in hint
+    assert "pool.fields.response=Response" in hint
+
+
 def test_closest() -> None:
     assert closest(["meta.source", "id"], ["meta.sorce"]) == "meta.source"
     assert closest(["Prompt"], ["prompt"]) == "Prompt"

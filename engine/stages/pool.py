@@ -82,6 +82,7 @@ def run(step: Step, nodes: Nodes | None, piece_bytes: int = readers.PIECE_BYTES)
         for part in parts:
             census.merge(part.census)
         rejected = patiently(lambda: _all_rejected(parts))
+        census.reveal(num_rows, len(rejected))
         step.commit(REJECTED_FILE, rejected)
         where = step.run.path / step.folder / REJECTED_FILE
         refuse_rotten(config, files, num_rows, rejected, census, where)
