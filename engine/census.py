@@ -172,7 +172,10 @@ class Census:
         keys = f"the rows have the keys {', '.join(names[:MAX_SHOWN])}: " if names else ""
         prompt = _argument(f"pool.fields.prompt={prompt}")
         response = _argument(f"pool.fields.response={response}")
-        return f"{keys}name them with --set {prompt} --set {response}, or for rows with a list of turns --set pool.fields.turns=…"
+        return (
+            f"{keys}name them with --set {prompt} --set {response}, or for rows with a list of "
+            "turns --set pool.fields.turns=…"
+        )
 
 
 def _may_be_turns(key: str, first: Mapping[str, object]) -> bool:

@@ -150,6 +150,9 @@ def test_the_table() -> None:
         "32 the scores say little.",
         "Scoring is 1.33 times as fast with --set resources.score_batch_tokens=2048",
     ]
+    told = table(Estimate(config, nodes, measured, lines, 10, 61, remarks=["Several\x1b splits."]))
+    assert "\nSeveral" in told
+    assert "\x1b" not in told
 
 
 def test_the_table_of_the_largest_pool_fits_a_terminal() -> None:
