@@ -261,8 +261,8 @@ class Trainer:
             with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
                 self.model.save_pretrained(folder, state_dict=state)
             del state  # a copy of the weights is enough beside the reloaded one
-            # On the CPU: next to a model in training a GPU may have no room for a second one. And in
-            # the precision trained in: rounding may be worth more than any fault of saving.
+            # On the CPU: next to a model in training a GPU may have no room for a second one.
+            # In the precision trained in: rounding may be worth more than any fault of saving.
             reloaded = models.load_language_model(folder, self.plan.dtype, "cpu")
             nll = TokenNLL(reloaded, self.way.full_logits)
             error = abs(self._probe_loss(nll, probe, "cpu") - trained)
