@@ -92,8 +92,7 @@ def looks_like_turns(value: object) -> bool:
 def _add_found(draft: Draft, row: Row) -> None:
     for key in _CHAT:
         if key in row and not is_empty(row[key]):
-            _add_chat(draft, row, key, _TURN_KEYS)
-            add_beside(draft, row, key, _TURN_KEYS)
+            _add_whole_chat(draft, row, key)
             return
     flat = filled_format(row)
     if flat is not None:
@@ -106,8 +105,7 @@ def _add_found(draft: Draft, row: Row) -> None:
         return
     for key in _CHAT_IF_TURNS:
         if key in row and looks_like_turns(row[key]):
-            _add_chat(draft, row, key, _TURN_KEYS)
-            add_beside(draft, row, key, _TURN_KEYS)
+            _add_whole_chat(draft, row, key)
             return
     # Nothing holds what it should: what is there says what is wrong.
     flat = present_format(row)
@@ -122,6 +120,12 @@ def _add_found(draft: Draft, row: Row) -> None:
         return
     refuse_half(row)
     raise RowError(schema.UNKNOWN_FORMAT, f"keys: {shown_names(row)}")
+
+
+def _add_whole_chat(draft: Draft, row: Row, key: str) -> None:
+    """A list of turns, and what the row says beside it."""
+    _add_chat(draft, row, key, _TURN_KEYS)
+    add_beside(draft, row, key, _TURN_KEYS)
 
 
 def _add_chat(draft: Draft, row: Row, key: str, keys: TurnKeys) -> None:

@@ -9,34 +9,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from engine import schema
-from engine.errors import BrokenFileError
 from engine.readers.archive import max_unpacked_bytes
 from engine.readers.arrow_messages import Messages
 from engine.readers.line import Line
-from engine.readers.table import extension_type, lines_of, refuse_fields, too_much
-from engine.storage import is_disk_error
+from engine.readers.table import extension_type, read_rows, refuse_fields, too_much
 
 
 def read_arrow(path: Path, max_row_bytes: int) -> Iterator[Line]:
     """Each row, as the JSON that it would be; of a broken file those before the batch that is."""
-    number = 0
-    try:
-        with open_arrow(path) as table:
-            for line in lines_of(table.batches(), max_row_bytes):
-                number = line.line
-                yield line
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if is_disk_error(error):
-            raise  # the disk's errors, not the file's
-        reason = str(error).splitlines()[0]
-        raise BrokenFileError(
-            f"a pool file is not readable Arrow: {reason}",
-            f"{path}, after row {number}",
-            "write or copy it again, or save it as .parquet",
-            schema.BROKEN_FILE,
-            number + 1,
-        ) from None
+    fix = "write or copy it again, or save it as .parquet"
+    return read_rows(open_arrow, path, max_row_bytes, "Arrow", fix)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,10 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine import schema
-from engine.errors import BrokenFileError
 from engine.readers.archive import max_unpacked_bytes
 from engine.readers.line import Line
 from engine.readers.parquet_footer import Footer
-from engine.readers.table import BATCH_ROWS, extension_type, lines_of, refuse_fields, too_much
-from engine.storage import is_disk_error
+from engine.readers.table import BATCH_ROWS, extension_type, read_rows, refuse_fields, too_much
 
 _BATCH_BYTES: Final = 2**28
 _READ_BYTES: Final = 2**20
@@ -25,23 +22,8 @@ _READ_BYTES: Final = 2**20
 
 def read_parquet(path: Path, max_row_bytes: int) -> Iterator[Line]:
     """Each row, as the JSON that it would be."""
-    number = 0
-    try:
-        with open_parquet(path) as table:
-            for line in lines_of(table.batches(), max_row_bytes):
-                number = line.line
-                yield line
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if is_disk_error(error):
-            raise  # the disk's errors, not the file's
-        reason = str(error).splitlines()[0]
-        raise BrokenFileError(
-            f"a pool file is not readable Parquet: {reason}",
-            f"{path}, after row {number}",
-            "write or download it again; a Parquet file that was cut short cannot be read at all",
-            schema.BROKEN_FILE,
-            number + 1,
-        ) from None
+    fix = "write or download it again; a Parquet file that was cut short cannot be read at all"
+    return read_rows(open_parquet, path, max_row_bytes, "Parquet", fix)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,52 @@ from engine.errors import BrokenFileError
 from engine.formats import json_text
 from engine.maths.sharding import shard_bounds
 from engine.readers.line import Line, too_large
+from engine.storage import is_disk_error
 
 BATCH_ROWS: Final = 1024
 _GROUP_BYTES: Final = 2**26
 """Text of rows that become Python objects at a time."""
+
+
+class Table(Protocol):
+    """An open file of columns."""
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Its rows, some at a time."""
+        ...
+
+
+def read_rows(
+    open_table: Callable[[Path], AbstractContextManager[Table]],
+    path: Path,
+    max_row_bytes: int,
+    kind: str,
+    fix: str,
+) -> Iterator[Line]:
+    """Each row, as the JSON that it would be.
+
+    Args:
+        open_table: opens the file.
+        path: where it lies.
+        max_row_bytes: see `lines_of`.
+        kind: what it should be, for people.
+        fix: how to mend one that is not.
+
+    Raises:
+        BrokenFileError: it is broken, at that row.
+    """
+    number = 0
+    try:
+        with open_table(path) as table:
+            for line in lines_of(table.batches(), max_row_bytes):
+                number = line.line
+                yield line
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if is_disk_error(error):
+            raise  # the disk's errors, not the file's
+        what = f"a pool file is not readable {kind}: {str(error).splitlines()[0]}"
+        where = f"{path}, after row {number}"
+        raise BrokenFileError(what, where, fix, schema.BROKEN_FILE, number + 1) from None
 
 
 def lines_of(batches: Iterator[pa.RecordBatch], max_row_bytes: int) -> Iterator[Line]:
